@@ -1,0 +1,90 @@
+"""API writes of the controller over whole runs of gpu-off-bus, a pod and a spare each, from the audit log."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+from bench.context import Context
+from bench.results import Count, Finding, a_series, at_most
+from remediator.testbed.audit import AuditRecord, writes
+from remediator.testbed.stage import USER, Stage
+from remediator.testbed.workloads import Workload
+
+PLAYBOOK: Final = "gpu-off-bus"
+SETTLE_S: Final = 5.0
+RUNS_MAX: Final = 8
+WRITES_MAX: Final = 18
+WRITES_PER_POD_MAX: Final = 1.2
+NODE_WRITES_MAX: Final = 4
+CHATTER: Final = ("events", "leases")
+
+
+def measure(context: Context) -> Finding:
+    """Break one train node after the other, each in a rack of its own, until it has returned."""
+    runs = max(1, min(RUNS_MAX, context.trials // 25))
+    victims = [f"gpu-{rack}-02" for rack in "abcdefgh"[:runs]]
+    with Stage(context.directory / "stage", context.binaries, workload=Workload()) as stage:
+        # Only then are runs counted that nothing holds up: a refused request has writes of its own.
+        stage.patch_playbook(PLAYBOOK, {"limits": {"rate": {"count": 100, "per": "1m", "burst": 10}}})
+        stage.patch_policy({"rate": {"count": 100, "per": "1m", "burst": 10}})
+        stage.start_controller()
+        time.sleep(SETTLE_S)
+        mark = stage.audit.mark()
+        for node in victims:
+            stage.exporters.inject_xid(node, 0, 79)
+            stage.wait_run(node, "Returned", timeout_s=120.0)
+            context.tell(f"{node} returned")
+        # The last ledger write and the release of the grant come after the run's end.
+        stage.wait_ledger(stage.runs(victims[-1])[0]["spec"]["machine"], "Probation")
+        records = list(writes(stage.audit.since(mark), users=[USER]))
+    return _finding(records, runs)
+
+
+def _finding(records: list[AuditRecord], runs: int) -> Finding:
+    evictions = [each for each in records if each.object_ref.subresource == "eviction"]
+    others = [each for each in records if each.object_ref.resource not in CHATTER and each not in evictions]
+    per_node = Counter(each.object_ref.name for each in others if each.object_ref.resource == "nodes")
+    pods = {(each.object_ref.namespace, each.object_ref.name) for each in evictions}
+    a_run = (len(others) + len(evictions)) / runs
+    limit = WRITES_MAX + WRITES_PER_POD_MAX * len(pods) / runs
+    refused = [each for each in records if not each.committed]
+    events = sum(each.object_ref.resource == "events" for each in records)
+    return Finding(
+        series=(a_series("writes of one node, nodes that were written", "writes", per_node.values()),),
+        checks=(
+            at_most("writes per remediated node, evictions included", a_run, round(limit, 2)),
+            at_most("most writes of one Node", max(per_node.values()), NODE_WRITES_MAX),
+            at_most("evictions per evicted pod", len(evictions) / max(1, len(pods)), WRITES_PER_POD_MAX),
+        ),
+        counts=(
+            *_per_run("", others, runs),
+            *_per_run("eviction: ", evictions, runs),
+            Count(name="events, apart", value=round(events / runs, 2)),
+            Count(name="refused, included above", value=round(len(refused) / runs, 2)),
+        ),
+        conditions={
+            "nodes": 66,
+            "nodeSize": "full",
+            "playbook": f"{PLAYBOOK} of deploy/overlays/testbed, XID 79, rates raised",
+            "runs": runs,
+            "runsAtOnce": 1,
+            "podsEvicted": len(pods),
+            "spare": "one a run",
+        },
+        notes=(
+            "Counted per run: everything that the controller's account wrote, spares and ledgers included.",
+        ),
+    )
+
+
+def _per_run(prefix: str, records: Iterable[AuditRecord], runs: int) -> list[Count]:
+    kinds = Counter(f"{prefix}{each.verb} {_resource(each)}" for each in records)
+    return [Count(name=name, value=round(number / runs, 2)) for name, number in sorted(kinds.items())]
+
+
+def _resource(record: AuditRecord) -> str:
+    about = record.object_ref
+    return f"{about.resource}/{about.subresource}" if about.subresource else about.resource

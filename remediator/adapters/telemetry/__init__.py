@@ -1,0 +1,1 @@
+"""Logs, metrics and the port that shows them. The only importer of ``prometheus_client``."""

@@ -1,0 +1,68 @@
+"""What the controller's account has to be allowed to do, and what of it the API server denies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import structlog
+from msgspec import UNSET, Struct
+
+from remediator.adapters.files.rbac import ACCOUNT, NAMESPACES, controller_rules
+from remediator.adapters.kube.discovery import Rule, missing_rules
+from remediator.errors import PermanentError
+from remediator.model.policy import PolicySpec
+from remediator.ports import Transport
+
+AUDIT_FIX: Final = "kubectl apply -k deploy/base grants these"
+
+_log = structlog.get_logger(__name__)
+
+
+class Rights(Struct, frozen=True):
+    """Single permissions: those of Audit, what Enforce adds, and what repair Jobs add."""
+
+    audit: frozenset[Rule]
+    enforce: frozenset[Rule]
+    repair: frozenset[Rule]
+
+
+def needed_rights(namespace: str, policy: PolicySpec | None = None) -> Rights:
+    """The permissions by the table of actions.
+
+    Args:
+        namespace: where the controller runs.
+        policy: names the namespace of repair Jobs.
+    """
+    namespaces = {**NAMESPACES, "own": namespace}
+    if policy is not None and policy.repair is not UNSET:
+        namespaces["repair"] = policy.repair.namespace
+
+    def single(*, enforce: bool, repair: bool = False) -> Iterator[Rule]:
+        for rule in controller_rules(enforce=enforce, repair=repair, namespaces=namespaces):
+            for verb in rule.verbs:
+                yield Rule(group=rule.group, resource=rule.resource, verb=verb, namespace=rule.namespace)
+
+    audit = frozenset(single(enforce=False))
+    enforce = frozenset(single(enforce=True)) - audit
+    return Rights(audit, enforce, frozenset(single(enforce=True, repair=True)) - audit - enforce)
+
+
+def account_user(namespace: str) -> str:
+    """The user name of the controller's ServiceAccount."""
+    return f"system:serviceaccount:{namespace}:{ACCOUNT}"
+
+
+async def require_rights(transport: Transport, namespace: str) -> None:
+    """Refuse to start without the rights of Audit; say it when those of Enforce are missing.
+
+    Raises:
+        PermanentError: rules are missing; the message names each.
+    """
+    needed = needed_rights(namespace)
+    missing = await missing_rules(transport, sorted(needed.audit))
+    if missing:
+        raise PermanentError(f"the account lacks {'; '.join(map(str, missing))}: {AUDIT_FIX}")
+    more = await missing_rules(transport, sorted(needed.enforce))
+    if more:
+        _log.info("rights for Audit only", missing=[str(rule) for rule in more])

@@ -1,0 +1,119 @@
+"""The books of one fleet pass: who is out, which grants stand, what was taken. Pure.
+
+One account holds the real grants; a second one, opened on top of it, holds what Audit would have
+granted, so that shadow grants limit each other and nothing real.
+"""
+
+from __future__ import annotations
+
+from msgspec import UNSET
+
+from remediator.core import breaker, budget
+from remediator.core.lifecycle import ended, natural
+from remediator.core.request import FleetView, Request, Shadow
+from remediator.model.instant import write_instant
+from remediator.model.meta import Rate
+from remediator.model.policy import BreakerState, Grant, RateState
+from remediator.model.remediation import Remediation, RunState
+
+_DETACHED_STATES = (RunState.DETACHED, RunState.REPAIRING, RunState.VERIFYING)
+
+
+def run_state(run: Remediation) -> RunState:
+    """Where the run stands; a run without status is Granted."""
+    if run.status is UNSET or not run.status.state:
+        return RunState.GRANTED
+    return RunState(run.status.state)
+
+
+def natural_state(run: Remediation) -> RunState:
+    """Where the run's steps have brought it, whatever blocks or holds it now."""
+    state = run_state(run)
+    if ended(state) or run.status is UNSET:
+        return state
+    return natural(
+        tuple((step.action, step.state == "Done") for step in run.status.steps if step.action != "undo")
+    )
+
+
+def handed_over(run: Remediation) -> bool:
+    """Has a spare taken this run's place in the pool?"""
+    if run.status is UNSET:
+        return False
+    return any(step.action == "swap" and step.state == "Done" for step in run.status.steps)
+
+
+def needs_grant(run: Remediation) -> bool:
+    """A grant lives from the decision until the node is detached or the run ended."""
+    state = natural_state(run)
+    return not ended(state) and state not in _DETACHED_STATES
+
+
+class Account:
+    """Grants, rates and breakers as they change in the course of one pass."""
+
+    def __init__(
+        self, view: FleetView, grants: tuple[Grant, ...], breakers: tuple[BreakerState, ...]
+    ) -> None:
+        self._view = view
+        self.grants = grants
+        self.breakers = breakers
+        self.rates: dict[str, RateState] = {state.scope: state for state in view.status.rates}
+        self.begun: dict[str, int] = {}  # grants of this pass by playbook: their runs are not seen yet
+        self.shadows: tuple[Shadow, ...] = ()
+        self._cause_keys = breaker.cause_keys(view.policy.breaker, view.pools.values())
+
+    def shadowed(self) -> Account:
+        """A second set of books: these ones plus the shadow grants that stand."""
+        copy = Account(self._view, self.grants, self.breakers)
+        copy.rates = dict(self.rates)
+        for shadow in self._view.shadows:
+            copy.add_shadow(shadow)
+        return copy
+
+    def add_shadow(self, shadow: Shadow) -> None:
+        grant = Grant(run=shadow.run, uid=shadow.node_uid, pool=shadow.pool, spare=shadow.spare)
+        self.shadows = (*self.shadows, shadow)
+        self.grants = (*self.grants, grant)
+
+    def grant(self, request: Request, pool: str, spare: str) -> Grant:
+        """Enter one grant and take its tokens."""
+        grant = Grant(
+            run=request.run,
+            uid=request.node.uid,
+            pool=pool,
+            spare=spare,
+            at=write_instant(self._view.now),
+        )
+        self.grants = (*self.grants, grant)
+        name = request.playbook.name
+        self.begun[name] = self.begun.get(name, 0) + 1
+        if request.harms and request.trigger != "Reappeared":
+            for scope, rate in self.rate_limits(request):
+                self.rates[scope] = budget.take(scope, rate, self.rates.get(scope), self._view.now)
+            self.breakers = breaker.with_trial(self.breakers, self.scopes(request), request.run)
+        return grant
+
+    def scopes(self, request: Request) -> frozenset[str]:
+        """Scopes of the breakers that may stop this request."""
+        return breaker.scopes_of(
+            request.fault_class, breaker.causes_of(request.node.labels, self._cause_keys)
+        )
+
+    def rate_limits(self, request: Request) -> tuple[tuple[str, Rate], ...]:
+        limits = [("fleet", self._view.policy.rate)]
+        own = request.playbook.spec.limits
+        if own is not UNSET and own.rate is not UNSET:
+            limits.append((f"playbook/{request.playbook.name}", own.rate))
+        return tuple(limits)
+
+    def reserved(self) -> frozenset[str]:
+        return frozenset(grant.spare for grant in self.grants if grant.spare)
+
+    def granted_nodes(self, pool: str | None = None) -> frozenset[str]:
+        """Names of live nodes under an open grant, in one pool or in all."""
+        return frozenset(
+            self._view.names[grant.uid]
+            for grant in self.grants
+            if (pool is None or grant.pool == pool) and grant.uid in self._view.names
+        )

@@ -1,0 +1,74 @@
+"""Head counts of every pool, kept up to date node by node. No IO, no clock.
+
+A fleet pass must not walk 10,000 nodes, so membership and serving are counted when a node
+changes. ``rebuild`` after a change of pools or policy gives the same result as all the updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from remediator.core.serving import not_serving, pool_of
+from remediator.model.pool import ResourcePool
+from remediator.model.views import NodeView
+
+
+class Census:
+    """Members and not-serving members by pool name."""
+
+    def __init__(self) -> None:
+        self._pools: tuple[ResourcePool, ...] = ()
+        self._serving_taints: tuple[str, ...] = ()
+        self._home: dict[str, str] = {}
+        self._members: dict[str, set[str]] = {}
+        self._out: dict[str, dict[str, str]] = {}
+
+    def rebuild(
+        self,
+        nodes: Iterable[NodeView],
+        pools: Iterable[ResourcePool],
+        serving_taints: Iterable[str],
+    ) -> None:
+        """Start afresh from all nodes; call it when a pool or the policy changed."""
+        self._pools = tuple(sorted(pools, key=lambda pool: pool.metadata.name))
+        self._serving_taints = tuple(serving_taints)
+        self._home = {}
+        self._members = {pool.metadata.name: set() for pool in self._pools}
+        self._out = {pool.metadata.name: {} for pool in self._pools}
+        for node in nodes:
+            self.update(node.name, node)
+
+    def update(self, name: str, node: NodeView | None) -> None:
+        """Take in the newest view of one node; None when it is gone."""
+        old = self._home.pop(name, None)
+        if old is not None:
+            self._members[old].discard(name)
+            self._out[old].pop(name, None)
+        pool = pool_of(node, self._pools) if node is not None else None
+        if node is None or pool is None:
+            return
+        home = pool.metadata.name
+        self._home[name] = home
+        self._members[home].add(name)
+        reason = not_serving(node, pool, self._serving_taints)
+        if reason is not None:
+            self._out[home][name] = reason
+
+    def home(self, node: str) -> str | None:
+        """Name of the pool that the node is a member of."""
+        return self._home.get(node)
+
+    def members(self, pool: str) -> frozenset[str]:
+        return frozenset(self._members.get(pool, ()))
+
+    @property
+    def managed(self) -> int:
+        """How many nodes are a member of some pool."""
+        return len(self._home)
+
+    def size(self, pool: str) -> int:
+        return len(self._members.get(pool, ()))
+
+    def out(self, pool: str) -> Mapping[str, str]:
+        """Members that do not serve: node name to reason."""
+        return self._out.get(pool, {})

@@ -1,0 +1,1 @@
+"""One module per playbook action: a pure decision each, and nothing else."""

@@ -1,0 +1,160 @@
+"""The status of pools, playbooks and the policy, as numbers and conditions. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET
+
+from remediator.core.breaker import FLEET
+from remediator.core.budget import limit_of, resolve
+from remediator.core.census import Census
+from remediator.core.own_keys import not_ours
+from remediator.core.people import paused
+from remediator.core.validity import faults_of
+from remediator.model.instant import write_instant
+from remediator.model.meta import Condition
+from remediator.model.playbook import Playbook, PlaybookStatus
+from remediator.model.policy import BreakerState, PolicySpec, RemediationPolicy
+from remediator.model.pool import PoolStatus, ResourcePool
+from remediator.model.views import NodeView
+from remediator.model.words import shortened
+
+
+def pool_status(
+    pool: ResourcePool,
+    census: Census,
+    policy: PolicySpec,
+    *,
+    fit_spares: int,
+    overlaps: tuple[str, ...],
+    drift: tuple[str, ...],
+    now: str,
+) -> PoolStatus:
+    """What `kubectl get rpool` shows.
+
+    Args:
+        fit_spares: nodes of the pool's buffers that could join it now.
+        overlaps: names of pools with the same membership.
+        drift: member nodes that lack a part of the projection, sorted; never repaired en masse.
+    """
+    name = pool.metadata.name
+    size, out = census.size(name), len(census.out(name))
+    before = pool.status if pool.status is not UNSET else PoolStatus()
+    seen = pool.metadata.generation
+    found = [
+        msgspec.structs.replace(each, observed_generation=seen)
+        for each in (_ready(overlaps, not_ours(pool.spec, policy.node_keys)), _drift(drift))
+    ]
+    return PoolStatus(
+        observed_generation=seen,
+        nodes=size,
+        serving=size - out,
+        not_serving=out,
+        limit=resolve(limit_of(pool.spec, policy), size) if pool.spec.role == "Workload" else 0,
+        spares=fit_spares,
+        out=out,
+        conditions=merge_conditions(before.conditions, found, now),
+    )
+
+
+def playbook_status(playbook: Playbook, *, matching: int, active: int, now: str) -> PlaybookStatus:
+    """Ready or not, why, and the last good version; an invalid edit leaves that one in force."""
+    before = playbook.status if playbook.status is not UNSET else PlaybookStatus()
+    faults = faults_of(playbook.spec)
+    ready = Condition(
+        type="Ready",
+        status="False" if faults else "True",
+        reason="InvalidSpec" if faults else "Valid",
+        message="; ".join(faults)[:1_024],
+        observed_generation=playbook.metadata.generation,
+    )
+    text = before.in_force if faults else msgspec.json.encode(playbook.spec).decode()
+    return PlaybookStatus(
+        observed_generation=playbook.metadata.generation,
+        conditions=merge_conditions(before.conditions, [ready], now),
+        in_force=text,
+        in_force_generation=before.in_force_generation if faults else playbook.metadata.generation,
+        matching=matching,
+        active=active,
+    )
+
+
+def policy_conditions(
+    policy: RemediationPolicy, breakers: Iterable[BreakerState], now: datetime
+) -> tuple[Condition, ...]:
+    """Does the policy let new harm through, and what of it is closed? ``breakers`` are those not closed."""
+    before = policy.status.conditions if policy.status is not UNSET else ()
+    status, reason, message = _permits(policy.spec, tuple(breakers), now)
+    ready = Condition(
+        type="Ready",
+        status=status,
+        reason=reason,
+        message=message[:1_024],
+        observed_generation=policy.metadata.generation,
+    )
+    return merge_conditions(before, [ready], write_instant(now.replace(microsecond=0)))
+
+
+def _permits(
+    policy: PolicySpec, breakers: tuple[BreakerState, ...], now: datetime
+) -> tuple[Literal["True", "False"], str, str]:
+    pause = paused(policy.pause, "policy", now)
+    if pause is not None:
+        return "False", "Paused", f"{pause}; remediator resume"
+    named = ", ".join(f"{each.scope} {each.state}" for each in breakers)
+    if any(each.scope == FLEET and each.state == "Open" for each in breakers):
+        return "False", "BreakerOpen", f"no new harm anywhere: {named}"
+    if breakers:
+        return "True", "SomeBreakersOpen", f"no new harm there: {named}"
+    if policy.max_mode != "Enforce":
+        return "True", f"{policy.max_mode}Only", "spec.maxMode holds every playbook below Enforce"
+    return "True", "MayAct", ""
+
+
+def drifted(node: NodeView, pool: ResourcePool) -> bool:
+    """Does a serving member lack a taint or label that its pool projects?"""
+    projection = pool.spec.projection
+    labels: Mapping[str, str] = projection.labels if projection.labels is not UNSET else {}
+    if any(node.labels.get(key) != value for key, value in labels.items()):
+        return True
+    present = {(taint.key, taint.value, taint.effect) for taint in node.taints}
+    return any((taint.key, taint.value, taint.effect) not in present for taint in projection.taints)
+
+
+def merge_conditions(
+    before: tuple[Condition, ...], found: list[Condition], now: str
+) -> tuple[Condition, ...]:
+    """The new conditions; one whose status did not change keeps its transition time."""
+    old = {each.type: each for each in before}
+    merged = []
+    for each in found:
+        last = old.get(each.type)
+        kept = last is not None and last.status == each.status and last.last_transition_time
+        at = last.last_transition_time if kept and last is not None else now
+        merged.append(msgspec.structs.replace(each, last_transition_time=at))
+    return tuple(merged)
+
+
+def _ready(overlaps: tuple[str, ...], keys: tuple[str, ...]) -> Condition:
+    if overlaps:
+        message = f"same membership label as {', '.join(overlaps)}; give each pool its own value"
+        return Condition(type="Ready", status="False", reason="Overlap", message=message)
+    if keys:
+        message = f"writes {', '.join(keys)}; list it in RemediationPolicy/cluster spec.nodeKeys"
+        return Condition(type="Ready", status="False", reason="KeyNotListed", message=message[:1_024])
+    return Condition(type="Ready", status="True", reason="Valid")
+
+
+def _drift(nodes: tuple[str, ...]) -> Condition:
+    if not nodes:
+        return Condition(type="Drift", status="False", reason="AsProjected")
+    return Condition(
+        type="Drift",
+        status="True",
+        reason="ProjectionMissing",
+        message=f"{shortened(nodes, 8)} lack a part of the projection",
+    )

@@ -1,0 +1,115 @@
+"""Writes the status of pools and playbooks when it changed. Bulk work, never in the way."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from remediator.core.fleet import ranked_spares
+from remediator.core.match import selects
+from remediator.core.request import FleetView
+from remediator.core.summary import drifted, playbook_status, pool_status
+from remediator.errors import PermanentError, TransientError
+from remediator.model.action import Attribution, SavePlaybookStatus, SavePoolStatus
+from remediator.model.instant import write_instant
+from remediator.model.pool import ResourcePool
+from remediator.ports import Clock, Records
+from remediator.runtime.scout import Scout
+from remediator.runtime.world import World
+
+PERIOD_S: Final = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Statuses:
+    """Keeps `kubectl get rpool,rpb` true."""
+
+    def __init__(self, *, world: World, scout: Scout, records: Records, clock: Clock) -> None:
+        self._world = world
+        self._scout = scout
+        self._records = records
+        self._clock = clock
+        self.term = 0
+
+    async def run(self) -> None:
+        while True:
+            await self.once()
+            await self._clock.sleep(PERIOD_S)
+
+    async def once(self) -> None:
+        """Write every status that is not what it should be; one that can't be written stops no other."""
+        if self._world.caches.missing():
+            return
+        view = self._scout.view()
+        for name in sorted(view.pools):
+            await self._pool(view.pools[name], view)
+        await self._playbooks(view)
+
+    async def _pool(self, pool: ResourcePool, view: FleetView) -> None:
+        name = pool.metadata.name
+        members = [view.nodes[each] for each in sorted(view.census.members(name)) if each in view.nodes]
+        quiet = [node for node in members if node.name not in view.census.out(name)]
+        fit = 0
+        if pool.spec.role == "Workload" and members:
+            ranked = ranked_spares(view, pool, members[0], frozenset(_reserved(view)))
+            fit = sum(not candidate.refused for candidate in ranked)
+        wanted = pool_status(
+            pool,
+            view.census,
+            view.policy,
+            fit_spares=fit,
+            overlaps=_overlaps(pool, view),
+            drift=tuple(node.name for node in quiet if drifted(node, pool)),
+            now=write_instant(view.now.replace(microsecond=0)),
+        )
+        if wanted != pool.status:
+            await self._save(
+                SavePoolStatus(
+                    name=name,
+                    resource_version=pool.metadata.resource_version,
+                    before=pool.status,
+                    status=wanted,
+                )
+            )
+
+    async def _save(self, action: SavePoolStatus | SavePlaybookStatus) -> None:
+        try:
+            await self._records.save(action, Attribution(term=self.term))
+        except (TransientError, PermanentError) as error:
+            _log.warning("status not written", object=action.name, error=str(error))
+
+    async def _playbooks(self, view: FleetView) -> None:
+        nodes = list(view.nodes.values())
+        for name, playbook in sorted(self._world.caches.playbooks.views().items()):
+            wanted = playbook_status(
+                playbook,
+                matching=sum(selects(playbook.spec.nodes, node.labels) for node in nodes),
+                active=sum(run.spec.playbook.name == name for run in view.runs.values()),
+                now=write_instant(view.now.replace(microsecond=0)),
+            )
+            if wanted != playbook.status:
+                await self._save(
+                    SavePlaybookStatus(
+                        name=name,
+                        resource_version=playbook.metadata.resource_version,
+                        before=playbook.status,
+                        status=wanted,
+                    )
+                )
+
+
+def _reserved(view: FleetView) -> set[str]:
+    return {grant.spare for grant in view.status.grants if grant.spare}
+
+
+def _overlaps(pool: ResourcePool, view: FleetView) -> tuple[str, ...]:
+    name = pool.metadata.name
+    return tuple(
+        sorted(
+            other
+            for other, each in view.pools.items()
+            if other != name and each.spec.membership == pool.spec.membership
+        )
+    )

@@ -1,0 +1,219 @@
+"""The detached world: a fleet, its hardware and its workload that outlive the command which made them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from remediator.errors import PermanentError
+from remediator.testbed import lifecycle, node_edits, processes, world
+from remediator.testbed.api import Api
+from remediator.testbed.components import Options
+from remediator.testbed.launcher import ControlPlane
+from remediator.testbed.node_edits import NODES
+from remediator.testbed.waiting import wait_until
+
+NODE = "gpu-c-03"
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "remediator", "testbed", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def bed(control_plane_binaries: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a fleet that stands, without a workload."""
+    directory = tmp_path_factory.mktemp("world") / "bed"
+    started = command("up", "--quick", "--no-workload", "--directory", str(directory))
+    try:
+        assert started.returncode == 0, started.stderr
+        yield directory
+    finally:
+        processes.reap(directory)
+
+
+@pytest.fixture(scope="module")
+def cluster(bed: Path) -> Iterator[Api]:
+    client = Api.from_kubeconfig(bed / "kubeconfig" / "admin.kubeconfig")
+    yield client
+    client.close()
+
+
+def page(bed: Path) -> list[str]:
+    """The lines of one node's page, as the address for the policy names it."""
+    address = world.exporter_address(bed).replace("{node}", NODE)
+    with urlopen(address, timeout=10) as reply:
+        return str(reply.read().decode()).splitlines()
+
+
+def value(bed: Path, field: str, gpu: int) -> str:
+    start = f'{field}{{gpu="{gpu}"'
+    return next(line.rpartition(" ")[2] for line in page(bed) if line.startswith(start))
+
+
+def do(bed: Path, *words: str) -> str:
+    done = command(*words, "--directory", str(bed))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_status_and_env_say_what_a_shell_needs(bed, cluster):
+    """Copied and pasted; a machine without kubectl must do."""
+    shown = do(bed, "status")
+    script = f"{do(bed, 'env')}\nkubectl get --raw /readyz; echo; command -v remediator; echo $EXPORTER"
+    path = "/usr/bin:/bin"
+    shell = subprocess.run(
+        ["bash", "-euc", script],
+        env={"PATH": path, "HOME": str(bed)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert "\nhardware" in shown
+    assert shown.count("  ok\n") == 6
+    assert shell.returncode == 0, shell.stderr
+    assert shell.stdout.splitlines() == [
+        "ok",
+        str(Path(sys.executable).parent / "remediator"),
+        world.exporter_address(bed),
+    ]
+
+
+def test_faults_of_a_page_come_and_go(bed):
+    """What a person injects is what the exporter shows, on that GPU alone; healing takes all of it back."""
+    do(bed, "inject", NODE, "--xid", "79", "--gpu", "5")
+    do(bed, "inject", NODE, "--field", "DCGM_FI_DEV_ROW_REMAP_PENDING", "--value", "1")
+    faulty = [value(bed, "DCGM_FI_DEV_XID_ERRORS", gpu) for gpu in (4, 5)]
+    pending = [value(bed, "DCGM_FI_DEV_ROW_REMAP_PENDING", gpu) for gpu in (0, 1)]
+    do(bed, "heal", NODE)
+
+    assert (faulty, pending) == (["0", "79"], ["1", "0"])
+    assert value(bed, "DCGM_FI_DEV_XID_ERRORS", 5) == "0"
+    assert value(bed, "DCGM_FI_DEV_ROW_REMAP_PENDING", 0) == "0"
+
+
+def test_condition_is_healed_to_what_it_was(bed, cluster):
+    """A condition that is bad when False must come back as True."""
+    do(bed, "inject", NODE, "--condition", "KernelDeadlock=True")
+    do(bed, "inject", NODE, "--condition", "AcceleratedHardwareReady=False")
+    faulty = cluster.get(f"{NODES}/{NODE}")
+    do(bed, "heal", NODE)
+    healed = cluster.get(f"{NODES}/{NODE}")
+
+    assert node_edits.status_of(faulty, "KernelDeadlock") == "True"
+    assert node_edits.status_of(healed, "KernelDeadlock") == "False"
+    assert node_edits.status_of(healed, "AcceleratedHardwareReady") == "True"
+
+
+@pytest.mark.parametrize("node", [NODE, "system-01"])
+def test_silent_node_is_unknown_until_it_is_back(bed, cluster, node):
+    """Silence is played, not announced: the cluster finds out by itself; also without GPUs."""
+    do(bed, "node", node, "--silent")
+    wait_until(
+        lambda: node_edits.status_of(cluster.get(f"{NODES}/{node}"), "Ready") == "Unknown",
+        timeout_s=40,
+        every_s=0.5,
+        what=f"{node} to be Unknown",
+    )
+    do(bed, "node", node, "--back")
+
+    assert node_edits.is_settled(cluster.get(f"{NODES}/{node}"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("inject", "gpu-z-99", "--xid", "79"), "no exporter for node 'gpu-z-99'"),
+        (("inject", NODE, "--xid", "79", "--gpu", "8"), "no GPU 8; it has 8, counted from 0"),
+        (("inject", NODE, "--field", "DCGM_FI_NOTHING", "--value", "1"), "no field 'DCGM_FI_NOTHING'"),
+        (("inject", NODE, "--field", "DCGM_FI_DEV_ROW_REMAP_PENDING"), "--field and --value go together"),
+        (("inject", NODE, "--condition", "KernelDeadlock"), "write TYPE=True"),
+        (("inject", NODE), "write one of --xid, --field and --condition"),
+        (("heal", "gpu-z-99"), "no node 'gpu-z-99' in this fleet of 66"),
+        (("node", NODE), "write --silent or --back"),
+        (("account",), "deploy/base"),
+    ],
+)
+def test_wrong_words_are_refused_with_what_would_be_right(bed, words, said):
+    """A fault that was not injected must not look like a controller that missed it."""
+    done = command(*words, "--directory", str(bed))
+
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_fleet_there_is_no_hardware(control_plane_binaries, tmp_path):
+    """The bare control plane stays what it was; who asks for hardware is told."""
+    directory = tmp_path / "bare"
+    try:
+        started = command("up", "--no-fleet", "--directory", str(directory))
+        shown = command("status", "--directory", str(directory))
+        with pytest.raises(PermanentError, match="no hardware runs in"):
+            world.ask(directory, "heal_node", NODE)
+        ended = command("down", "--directory", str(directory))
+    finally:
+        processes.reap(directory)
+
+    assert started.returncode == 0, started.stderr
+    assert shown.stdout.count("  ok\n") == 5
+    assert "exporter" not in started.stdout
+    assert (ended.returncode, ended.stdout) == (0, "stopped\n")
+
+
+def test_launcher_killed_takes_the_hardware_along(control_plane_binaries, tmp_path):
+    """Between its start and the command's end the guardian answers for it, as for the components."""
+    directory = tmp_path / "crashed"
+    script = f"""
+import time
+from pathlib import Path
+from remediator.testbed import world
+from remediator.testbed.binaries import Binaries
+from remediator.testbed.launcher import ControlPlane
+programs = Binaries(Path({str(control_plane_binaries.directory)!r}), {{}})
+plane = ControlPlane(Path({str(directory)!r}), programs)
+plane.start()
+world.create(plane, workload=False, tell=lambda line: None)
+print("started", flush=True)
+time.sleep(600)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(processes.__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment
+    ) as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == b"started\n"
+        address = world.base_url(directory)
+        launcher.kill()
+    wait_until(
+        lambda: not processes.leftovers(directory),
+        timeout_s=60,
+        every_s=0.2,
+        what="the end of all, hardware too",
+    )
+
+    assert address.startswith("http://127.0.0.1:")
+
+
+def test_failed_creation_leaves_nothing(control_plane_binaries, tmp_path):
+    """Half a world is none: what was started goes when the rest cannot be made."""
+    plane = ControlPlane(tmp_path / "half", control_plane_binaries, Options())
+
+    with pytest.raises(PermanentError, match="no room"), plane.kept():
+        raise PermanentError("no room")
+
+    assert processes.leftovers(plane.directory) == ()
+    assert lifecycle.status(plane.directory).components == ()

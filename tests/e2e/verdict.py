@@ -1,0 +1,128 @@
+"""Reads verdicts from objects and the API server's audit log; never from the controller's own words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from remediator.testbed.audit import AuditRecord, writes
+from remediator.testbed.node_objects import LABEL_POOL
+from remediator.testbed.stage import POLICY, USER, Stage
+from remediator.testbed.waiting import wait_until
+
+QUARANTINE = "remediator.dev/quarantine"
+OURS = "remediator.dev/"
+# The fence mark of the last writer, and what tells a spare's history; neither keeps a node out.
+MAY_STAY = {"remediator.dev/term", "remediator.dev/probation-until"}
+
+
+def our_writes(stage: Stage, resource: str, subresource: str | None = None) -> list[AuditRecord]:
+    """Every completed write of the controller's user on one resource, in log order."""
+    return list(writes(stage.audit.since(), users=[USER], resource=resource, subresource=subresource))
+
+
+def landed(records: Iterable[AuditRecord]) -> list[AuditRecord]:
+    return [record for record in records if record.committed]
+
+
+def patch_of(record: AuditRecord) -> dict[str, Any]:
+    found = json.loads(bytes(record.request_object) or b"{}")
+    assert isinstance(found, dict)
+    return found
+
+
+def revision(record: AuditRecord) -> int:
+    """etcd's revision of what this write left behind."""
+    return int(json.loads(bytes(record.response_object))["metadata"]["resourceVersion"])
+
+
+def node_patches(stage: Stage, node: str) -> list[AuditRecord]:
+    """Patches of one Node by the controller that landed."""
+    return [
+        record
+        for record in landed(our_writes(stage, "nodes", ""))
+        if record.object_ref.name == node and record.verb == "patch"
+    ]
+
+
+def adds_quarantine(record: AuditRecord) -> bool:
+    taints = patch_of(record).get("spec", {}).get("taints") or []
+    return any(taint["key"] == QUARANTINE for taint in taints)
+
+
+def out_max(records: Iterable[AuditRecord], pool: str = "train") -> int:
+    """The most nodes of the pool that the controller had quarantined, and not yet replaced, at one time."""
+    out: set[str] = set()
+    most = 0
+    for record in landed(writes(records, users=[USER], resource="nodes", subresource="")):
+        labels = patch_of(record).get("metadata", {}).get("labels", {})
+        if labels.get(LABEL_POOL, pool) != pool:
+            out.discard(record.object_ref.name)
+        elif adds_quarantine(record):
+            out.add(record.object_ref.name)
+        most = max(most, len(out))
+    return most
+
+
+def taint_of(node: Mapping[str, Any]) -> dict[str, Any] | None:
+    taints = node["spec"].get("taints") or []
+    return next((taint for taint in taints if taint["key"] == QUARANTINE), None)
+
+
+def pool_of(node: Mapping[str, Any]) -> str:
+    return str(node["metadata"]["labels"].get("example.com/pool", ""))
+
+
+def left_behind(node: Mapping[str, Any]) -> set[str]:
+    """Our keys on a node that say more than who wrote last."""
+    found = {key for key in node["metadata"].get("annotations", {}) if key.startswith(OURS)}
+    found |= {key for key in node["metadata"]["labels"] if key.startswith(OURS)}
+    found |= {taint["key"] for taint in node["spec"].get("taints") or [] if taint["key"].startswith(OURS)}
+    return found - MAY_STAY
+
+
+def pods_on(stage: Stage, node: str) -> set[str]:
+    """namespace/name of every pod bound to the node."""
+    found = stage.api.list("/api/v1/pods", field_selector=f"spec.nodeName={node}")
+    return {f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in found}
+
+
+def evicted(stage: Stage) -> list[AuditRecord]:
+    return landed(our_writes(stage, "pods", "eviction"))
+
+
+def assert_taint_before_eviction(stage: Stage, pods_before: Mapping[str, set[str]]) -> None:
+    """No pod was evicted from a node before our taint had landed there.
+
+    Args:
+        pods_before: by node name the pods that were bound to it when the story began.
+    """
+    home = {pod: node for node, pods in pods_before.items() for pod in pods}
+    for record in evicted(stage):
+        pod = f"{record.object_ref.namespace}/{record.object_ref.name}"
+        assert pod in home, f"{pod} was evicted, but no node of the story held it"
+        tainted = [each for each in node_patches(stage, home[pod]) if adds_quarantine(each)]
+        assert tainted, f"{pod} was evicted from {home[pod]}, which we never tainted"
+        assert tainted[0].staged_at <= record.received_at, f"{pod} was evicted before our taint landed"
+
+
+def assert_nothing_leaks(stage: Stage, *nodes: str) -> None:
+    """No taint, no cordon, no mark and no grant of ours is left of a run that has ended."""
+    for name in nodes:
+        node = stage.node(name)
+        assert not left_behind(node), f"{name}: {left_behind(node)}"
+        assert not node["spec"].get("unschedulable"), f"{name} is cordoned"
+    uids = {stage.node(name)["metadata"]["uid"] for name in nodes}
+    wait_until(lambda: not uids & granted(stage), timeout_s=10.0, what="the grants to be given back")
+
+
+def granted(stage: Stage) -> set[str]:
+    """Uids of the nodes that hold a grant."""
+    status = stage.api.get(POLICY).get("status", {})
+    return {grant["uid"] for grant in status.get("grants", [])}
+
+
+def attributed(record: AuditRecord) -> bool:
+    """Does the request name our term and run, as the audit trail promises?"""
+    return "remediator/" in record.user_agent and "term=" in record.user_agent
