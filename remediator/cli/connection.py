@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
@@ -74,7 +75,29 @@ def carry_out(work: Coroutine[Any, Any, T]) -> T:
     from remediator.adapters.telemetry.logs import configure_logs
 
     configure_logs("error", json=False, stream=sys.stderr, clock=SystemClock())
-    return asyncio.run(work)
+    try:
+        return asyncio.run(_until_interrupted(work))
+    except asyncio.CancelledError as error:
+        raise KeyboardInterrupt from error
+
+
+async def _until_interrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Cancel ``work`` on the first Ctrl-C; the second one ends the process at once.
+
+    The cancelling is a callback of the loop. asyncio's own handler cancels in the middle of whatever
+    callback runs, and one that was about to report an answer then logs an error with a traceback.
+    """
+    import asyncio
+
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def interrupt() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    return await work
 
 
 def show(lines: Iterable[str]) -> None:
@@ -99,5 +122,13 @@ def confirmed(question: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise Stop(f"{question} Nothing was done: no terminal to ask on; add --yes", 2)
-    if not click.confirm(question, err=True):
-        raise Stop("nothing was done")
+    # The loop does not turn while a person thinks, so its own handler would not see their Ctrl-C.
+    turning = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if not click.confirm(question, err=True):
+            raise Stop("nothing was done")
+    except click.Abort:
+        click.echo(err=True)  # the cursor stands behind the question
+        raise
+    finally:
+        signal.signal(signal.SIGINT, turning)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import Any, Final
 
 import pytest
@@ -78,6 +80,11 @@ def test_cleanup_after_a_kill_in_mid_drain_leaves_the_cluster_as_before(stage: S
     assert "nothing was done" in no.stderr
     check_all_is_left(stage)
 
+    code, words = interrupt_at_the_question(cleaner)
+    assert code == 130
+    assert words.splitlines()[-1] == "error: interrupted"
+    check_all_is_left(stage)
+
     done = answer_on_a_terminal(cleaner, "y\n")
     assert done.returncode == 0, done.stderr
     for what in (f"node/{BAD}", f"node/{HELD}", "remediationpolicy/cluster grants", "lease/remediator"):
@@ -112,7 +119,7 @@ def run_without_terminal(user: Path) -> subprocess.CompletedProcess[str]:
     """Call it as a script does. While the dead leader's Lease still runs, it must refuse for that."""
 
     def look() -> subprocess.CompletedProcess[str] | None:
-        done = cleanup(user, stdin=subprocess.DEVNULL)
+        done = cleanup(user, stdin=DEVNULL)
         if "still leads; stop it first" not in done.stderr:
             return done
         assert done.returncode == 1
@@ -132,9 +139,34 @@ def answer_on_a_terminal(user: Path, answer: str) -> subprocess.CompletedProcess
         os.close(program_s)
 
 
+def interrupt_at_the_question(user: Path) -> tuple[int, str]:
+    """Press Ctrl-C while it waits for an answer. Returns its exit code, and what it said to the person."""
+    terminal, program_s = pty.openpty()
+    said = ""
+    try:
+        asking = subprocess.Popen(
+            cleanup_command(user), stdin=program_s, stdout=DEVNULL, stderr=PIPE, text=True
+        )
+        with asking:
+            assert asking.stderr is not None
+            while "[y/N]" not in said and (letter := asking.stderr.read(1)):
+                said += letter
+            asking.send_signal(signal.SIGINT)
+            said += asking.communicate(timeout=30)[1]
+    finally:
+        os.close(terminal)
+        os.close(program_s)
+    return asking.returncode, said
+
+
+def cleanup_command(user: Path) -> list[str]:
+    return [sys.executable, "-m", "remediator", "cleanup", "--kubeconfig", str(user)]
+
+
 def cleanup(user: Path, *, stdin: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "remediator", "cleanup", "--kubeconfig", str(user)]
-    return subprocess.run(command, stdin=stdin, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        cleanup_command(user), stdin=stdin, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def snapshot(stage: Stage) -> dict[str, Any]:

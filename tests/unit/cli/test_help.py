@@ -166,7 +166,10 @@ def test_hash_of_a_plan_is_read_as_plans_are_hashed():
 
 
 def test_interrupt_exits_with_130(tmp_path):
-    """What every shell expects after Ctrl-C; click alone would say 1."""
+    """What every shell expects after Ctrl-C; click alone would say 1.
+
+    It comes while the connection opens, where asyncio's own way of cancelling would log a traceback.
+    """
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(30)
         path = tmp_path / "kubeconfig"
