@@ -58,10 +58,11 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
 async def open_cluster(settings: Settings) -> AsyncIterator[tuple[KubeTransport, Clock]]:
     """A connection to a server that knows our kinds, and the time; for commands that need no snapshot."""
     from remediator.adapters.clock import SystemClock
+    from remediator.adapters.kube.server_clock import ServerClock
     from remediator.app.connection import open_connection
     from remediator.app.controller import require_installed
 
-    clock = SystemClock()
+    clock = ServerClock(SystemClock())
     async with open_connection(settings, clock) as transport:
         await require_installed(transport)
         yield transport, clock
@@ -122,8 +123,9 @@ def confirmed(question: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise Stop(f"{question} Nothing was done: no terminal to ask on; add --yes", 2)
-    # The loop does not turn while a person thinks, so its own handler would not see their Ctrl-C.
-    turning = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # The loop does not turn while a person thinks, so its own handler would see their Ctrl-C only when
+    # this is over, and cancel the tidying up. Until then it is not woken, and the question ends at once.
+    handler, wakened = signal.signal(signal.SIGINT, signal.default_int_handler), signal.set_wakeup_fd(-1)
     try:
         if not click.confirm(question, err=True):
             raise Stop("nothing was done")
@@ -131,4 +133,5 @@ def confirmed(question: str, yes: bool) -> None:
         click.echo(err=True)  # the cursor stands behind the question
         raise
     finally:
-        signal.signal(signal.SIGINT, turning)
+        signal.signal(signal.SIGINT, handler)
+        signal.set_wakeup_fd(wakened)
