@@ -9,20 +9,20 @@ from random import Random
 from remediator.adapters.dice import draw_seed
 from remediator.adapters.kube.caller import COMMAND, Caller
 from remediator.adapters.kube.config import ConnectionSettings
+from remediator.adapters.kube.server_clock import ServerClock
 from remediator.adapters.kube.transport import KubeTransport, TransportSettings, open_transport
 from remediator.app.settings import Settings
-from remediator.ports import Clock
 
 
 @asynccontextmanager
 async def open_connection(
-    settings: Settings, clock: Clock, caller: Caller | None = None
+    settings: Settings, clock: ServerClock, caller: Caller | None = None
 ) -> AsyncIterator[KubeTransport]:
     """Connect to the server that the settings name.
 
     Args:
         settings: of this process.
-        clock: for the limits of the connection.
+        clock: for the limits of the connection; every answer tells it the server's time.
         caller: who every request says that we are; None: somebody's command.
 
     Raises:

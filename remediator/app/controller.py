@@ -23,6 +23,7 @@ from remediator.adapters.kube.errors import INSTALL_CRDS
 from remediator.adapters.kube.lease import Election, LeaseSettings
 from remediator.adapters.kube.reader import KubeReader
 from remediator.adapters.kube.records import KubeRecords
+from remediator.adapters.kube.server_clock import ServerClock
 from remediator.adapters.kube.writer import KubeWriter
 from remediator.adapters.telemetry.health import HealthServer
 from remediator.adapters.telemetry.metrics import Metrics
@@ -75,7 +76,7 @@ class Shared(TypedDict):
 class Doors:
     """Everything that reaches outside: connection, reads, and the two doors for writes."""
 
-    clock: SystemClock
+    clock: ServerClock
     rng: Random
     transport: Transport
     caller: Caller
@@ -90,18 +91,24 @@ def _as_it_is(connection: Transport) -> Transport:
     return connection
 
 
-async def run(settings: Settings, *, wrap: Callable[[Transport], Transport] = _as_it_is) -> int:
+async def run(
+    settings: Settings,
+    *,
+    wrap: Callable[[Transport], Transport] = _as_it_is,
+    machine: Clock | None = None,
+) -> int:
     """Run the controller; the process' exit code.
 
     Args:
         settings: of this process.
         wrap: stands between the controller and its connection, for whoever tests what it does
             when that fails.
+        machine: whose wall time counts until the API server has answered; None: the real one.
 
     Raises:
         InputError, PermanentError, TransientError: it can't start; the message names the fix.
     """
-    clock = SystemClock()
+    clock = ServerClock(machine or SystemClock())
     # Whoever wants the same pauses again starts it with this seed; what the network does, no seed repeats.
     seed = settings.seed or draw_seed()
     _log.info("starting", version=__version__, identity=settings.identity, seed=seed)
@@ -135,7 +142,7 @@ async def require_installed(transport: Transport) -> None:
 
 
 def open_doors(
-    settings: Settings, clock: SystemClock, transport: Transport, *, caller: Caller, rng: Random
+    settings: Settings, clock: ServerClock, transport: Transport, *, caller: Caller, rng: Random
 ) -> Doors:
     """The doors of a leader: a write leaves only while the Lease is valid."""
     election = Election(
@@ -198,7 +205,9 @@ def build_parts(doors: Doors, feeds: Feeds, pages: HttpPages) -> Parts:
     world = World(feeds.caches, clock=clock)
     feeds.policies.subscribe(lambda *_: feeds.policy_changed(world.policy_spec))
     diagnoses = Diagnoses(world=world, **shared)
-    health = Health(caches=feeds.caches, feeds=feeds.states, election=doors.election, clock=clock)
+    health = Health(
+        caches=feeds.caches, feeds=feeds.states, election=doors.election, skew_s=clock.skew_s, clock=clock
+    )
     observer = Observer(world=world, diagnoses=diagnoses, reader=reader, clock=clock)
     observer.repairs_before = partial(repairs_before, world)
     events = Events(records=records, **shared)

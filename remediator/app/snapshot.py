@@ -20,6 +20,7 @@ from remediator.adapters.exporters.targets import targets
 from remediator.adapters.kube.listing import consistent_list
 from remediator.adapters.kube.reader import KubeReader, kind_decoder, policy_decoder
 from remediator.adapters.kube.records import LEDGERS, PLAYBOOKS, POLICIES, POOLS, RUNS
+from remediator.adapters.kube.server_clock import ServerClock
 from remediator.adapters.kube.store import Store
 from remediator.adapters.kube.transport import KubeTransport
 from remediator.adapters.kube.wire import ObjectDecoder
@@ -53,7 +54,7 @@ T = TypeVar("T")
 class Snapshot:
     """One consistent reading of everything that decisions look at."""
 
-    clock: SystemClock
+    clock: ServerClock
     transport: KubeTransport
     reader: KubeReader
     world: World
@@ -107,13 +108,13 @@ async def open_snapshot(settings: Settings) -> AsyncIterator[Snapshot]:
     Raises:
         InputError, PermanentError, TransientError: it can't be read; the message names the fix.
     """
-    clock = SystemClock()
+    clock = ServerClock(SystemClock())
     async with open_connection(settings, clock) as transport:
         await require_installed(transport)
         yield await take_snapshot(transport, clock)
 
 
-async def take_snapshot(transport: KubeTransport, clock: SystemClock) -> Snapshot:
+async def take_snapshot(transport: KubeTransport, clock: ServerClock) -> Snapshot:
     """Read everything once, from a server that serves our kinds.
 
     Raises:
@@ -154,7 +155,7 @@ async def take_snapshot(transport: KubeTransport, clock: SystemClock) -> Snapsho
     )
 
 
-async def _fill(transport: KubeTransport, clock: SystemClock, caches: Caches, spec: PolicySpec) -> None:
+async def _fill(transport: KubeTransport, clock: ServerClock, caches: Caches, spec: PolicySpec) -> None:
     async def fill(store: object, decoder: ObjectDecoder[T], path: str) -> None:
         assert isinstance(store, Store)
         found = await consistent_list(transport, path, decoder, clock=clock)

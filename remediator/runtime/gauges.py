@@ -74,6 +74,7 @@ class Gauges:
             proved = self._clock.now().timestamp() - max(age_s or 0.0 for age_s in caches.ages().values())
             self._set("remediator_last_full_sync_timestamp_seconds", proved)
         self._set("remediator_lease_failing", float(bool(self._health.lease_trouble)))
+        self._set("remediator_clock_skew_seconds", self._health.skew_s())
 
     def _watches(self) -> None:
         for kind, now in self._health.feeds().items():

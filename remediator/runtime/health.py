@@ -34,6 +34,7 @@ class Health:
     """What stands in the way of this replica, in words.
 
     ``feeds`` has a state for each kind that is watched; a kind without one is not complained about.
+    ``skew_s`` says how far our machine's clock is ahead of the server's.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Health:
         caches: Caches,
         feeds: Callable[[], Mapping[str, FeedState]],
         election: Candidacy,
+        skew_s: Callable[[], float],
         clock: Clock,
     ) -> None:
         self._caches = caches
         self._election = election
         self._clock = clock
         self.feeds = feeds
+        self.skew_s = skew_s
 
     def not_ready(self) -> tuple[str, ...]:
         """One line for each kind whose cache is not in step with the server; leadership is no part of it.

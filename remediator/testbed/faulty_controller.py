@@ -21,7 +21,8 @@ from remediator.app.controller import run
 from remediator.app.settings import Settings, lease_times
 from remediator.ports import Transport
 from remediator.testbed.overload import Overload
-from remediator.testbed.write_faults import Fate, Journal, WriteFaults, die
+from remediator.testbed.shifted_clock import ShiftedClock
+from remediator.testbed.write_faults import Fate, Journal, WriteFaults, die, freeze
 
 BUSY_SHARE: Final = 0.8
 BUSY_SEED: Final = 4
@@ -41,6 +42,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--point", default="", help="the write, such as 'PATCH nodes of fence'")
     parser.add_argument("--fate", choices=[fate.value for fate in Fate], default=Fate.KILLED_BEFORE.value)
     parser.add_argument("--busy", type=Path, help="while this file exists, most requests are turned away")
+    parser.add_argument(
+        "--clock-offset", type=float, default=0.0, help="seconds that its machine's wall clock is ahead"
+    )
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--host", default="127.0.0.1")
@@ -67,9 +71,11 @@ def main(words: Sequence[str] | None = None) -> int:
             return Overload(
                 connection, flag=chosen.busy, share=BUSY_SHARE, rng=Random(BUSY_SEED), tried=tried
             )
-        return WriteFaults(connection, journal=journal, point=chosen.point, fate=Fate(chosen.fate), die=die)
+        return WriteFaults(
+            connection, journal=journal, point=chosen.point, fate=Fate(chosen.fate), die=die, freeze=freeze
+        )
 
-    return asyncio.run(run(settings, wrap=wrap))
+    return asyncio.run(run(settings, wrap=wrap, machine=ShiftedClock(chosen.clock_offset)))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ its own ServiceAccount, with exactly the rights that deploy/ ships.
 from __future__ import annotations
 
 import os
-import re
-import signal
 import subprocess
 import sys
 import time
@@ -30,6 +28,7 @@ from remediator.testbed.hardware import Hardware
 from remediator.testbed.launcher import ControlPlane
 from remediator.testbed.node_objects import NodeSpec, Object
 from remediator.testbed.repair_player import RepairPlayer
+from remediator.testbed.replica import Replica
 from remediator.testbed.waiting import wait_until
 
 NAMESPACE: Final = "remediator"
@@ -42,7 +41,6 @@ LEDGERS: Final = f"{GROUP}/managednodes"
 POLICY: Final = f"{GROUP}/remediationpolicies/cluster"
 NODES: Final = "/api/v1/nodes"
 READY_S_MAX: Final = 30.0
-STOP_S_MAX: Final = 15.0
 MACHINES_PATIENCE_S: Final = 60.0
 PRODUCT: Final = ("remediator", "run")  # what `python -m` starts
 
@@ -89,8 +87,7 @@ class Stage:
         self.log = directory / "controller.log"
         self._workload = workload
         self._tell = tell
-        self._controller: subprocess.Popen[bytes] | None = None
-        self._command: list[str] = []
+        self._controller: Replica | None = None
         self._exporters: ExporterServer | None = None
         self._player: RepairPlayer | None = None
         self._hardware: Hardware | None = None
@@ -201,16 +198,37 @@ class Stage:
         server: str = "",
         token_file: Path | None = None,
     ) -> None:
-        """Start its process under its ServiceAccount, and do not wait.
+        """Start its process under its ServiceAccount, and do not wait; see ``replica``."""
+        self._controller = self.replica(
+            "controller",
+            *arguments,
+            lease_seconds=lease_seconds,
+            program=program,
+            server=server,
+            token_file=token_file,
+        )
+        self._controller.start()
+
+    def replica(
+        self,
+        name: str,
+        *arguments: str,
+        lease_seconds: float = 15.0,
+        program: Sequence[str] = PRODUCT,
+        server: str = "",
+        token_file: Path | None = None,
+    ) -> Replica:
+        """A process of the controller that is not started yet; whoever starts it stops it.
 
         Args:
+            name: of its files, the log among them.
             arguments: added to the command line.
             lease_seconds: how long its successor will wait for it.
             program: what ``python -m`` runs, with its first words.
             server: another address of the API server, such as a pipe's.
             token_file: holds its token and is written by others; None for a token that lasts.
         """
-        path = self.directory / "controller.kubeconfig"
+        path = self.directory / f"{name}.kubeconfig"
         if token_file is None:
             self.api.service_account_kubeconfig(NAMESPACE, ACCOUNT, path, server=server)
         else:
@@ -224,13 +242,7 @@ class Stage:
             *("--namespace", NAMESPACE, "--host", "127.0.0.1", "--port", "0", "--log-format", "json"),
             *("--lease-seconds", str(lease_seconds), *arguments),
         ]
-        self._command = command
-        self.relaunch_controller()
-
-    def relaunch_controller(self) -> None:
-        """Start a process that has ended once more, as a kubelet does with a container."""
-        with self.log.open("ab") as log:
-            self._controller = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+        return Replica(command, self.directory / f"{name}.log")
 
     def start_controller(
         self,
@@ -262,53 +274,29 @@ class Stage:
             what="the first round of exporter pages",
         )
 
-    def log_size(self) -> int:
-        """How long the controller's log is, in bytes."""
-        return self.log.stat().st_size if self.log.exists() else 0
-
-    def leads_since(self, since: int) -> bool:
-        """Has the controller said behind this place in its log that it leads?"""
-        return b'"event":"leading"' in self.log.read_bytes()[since:]
-
     def _leads(self, since: int) -> bool:
         if not self.controller_alive:
             raise PermanentError(f"the controller has ended:\n{self.log_tail()}")
-        return self.leads_since(since)
+        return self.controller.leads_since(since)
 
     def stop_controller(self, *, crash: bool = False) -> None:
-        """End it: by SIGTERM, or as a crash would."""
-        process, self._controller = self._controller, None
-        if process is None:
-            return
-        process.send_signal(signal.SIGKILL if crash else signal.SIGTERM)
-        try:
-            process.wait(STOP_S_MAX)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(STOP_S_MAX)
+        """End it: by SIGTERM, or as a crash would. Does nothing where none was started."""
+        if self._controller is not None:
+            self._controller.stop(crash=crash)
 
-    def await_controller_end(self, timeout_s: float) -> int:
-        """Wait until it has ended by itself; its exit code, negative for a signal."""
+    @property
+    def controller(self) -> Replica:
+        """The process that was started last."""
         assert self._controller is not None, "no controller was started"
-        process = self._controller
-        wait_until(
-            lambda: process.poll() is not None,
-            timeout_s=timeout_s,
-            what="the end of the controller",
-            detail=lambda: f"\nlog:\n{self.log_tail()}",
-        )
-        self._controller = None
-        return process.wait()
+        return self._controller
 
     @property
     def controller_alive(self) -> bool:
-        return self._controller is not None and self._controller.poll() is None
+        return self._controller is not None and self._controller.alive
 
-    @property
-    def health_url(self) -> str:
-        """Base URL of the controller's health and metrics port."""
-        ports = re.findall(r'"event":"serving health and metrics","port":(\d+)', self.log.read_text())
-        return f"http://127.0.0.1:{ports[-1]}"
+    def log_size(self) -> int:
+        """How long the controller's log is, in bytes."""
+        return self.log.stat().st_size if self.log.exists() else 0
 
     def cli(self, *words: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command of ``remediator`` against the cluster; an administrator's unless told."""

@@ -47,6 +47,7 @@ class Fate(enum.Enum):
     KILLED_AFTER = "killed-after"  # committed; the process ends as the reply comes in
     REPLY_LOST = "reply-lost"  # committed; the process lives on and is told that nothing came
     OVERTAKEN = "overtaken"  # not sent while the next write is; the process ends after that one
+    FROZEN = "frozen"  # the process stands still right before it, and sends it when somebody thaws it
 
 
 class _Granting(Struct, frozen=True):
@@ -110,16 +111,25 @@ class WriteFaults:
             behind the second and later ones of this process; empty for none.
         fate: what happens there.
         die: ends the process without a word.
+        freeze: stops it until somebody thaws it.
     """
 
     def __init__(
-        self, inner: Transport, *, journal: Journal, point: str, fate: Fate, die: Callable[[], NoReturn]
+        self,
+        inner: Transport,
+        *,
+        journal: Journal,
+        point: str,
+        fate: Fate,
+        die: Callable[[], NoReturn],
+        freeze: Callable[[], None],
     ) -> None:
         self._inner = inner
         self._journal = journal
         self._point = point
         self._fate = fate
         self._die = die
+        self._freeze = freeze
         self._seen: Counter[str] = Counter()
         self._overtaken = False
 
@@ -177,6 +187,9 @@ class WriteFaults:
         if self._fate is Fate.OVERTAKEN:
             self._overtaken = True
             await asyncio.Event().wait()  # for ever: the next write ends the process
+        if self._fate is Fate.FROZEN:
+            self._journal.note(point, self._fate.value)
+            self._freeze()
 
     def _strike_after(self, point: str, reply: Response, chosen: bool) -> None:
         if self._overtaken:
@@ -188,7 +201,14 @@ class WriteFaults:
         self._journal.note(point, f"{self._fate.value}: {reply.status}")
         if self._fate is Fate.KILLED_AFTER:
             self._die()
+        if self._fate is Fate.FROZEN:
+            return
         raise TransientError(f"{point}: the reply was lost on order")
+
+
+def freeze() -> None:
+    """Stand still, as on a machine that is suspended; SIGCONT from outside ends it."""
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def die() -> NoReturn:

@@ -15,11 +15,12 @@ from remediator.adapters.clock import SystemClock
 from remediator.adapters.dice import draw_seed
 from remediator.adapters.kube.caller import Caller
 from remediator.adapters.kube.config import ConnectionSettings
+from remediator.adapters.kube.server_clock import ServerClock
 from remediator.adapters.kube.transport import KubeTransport, TransportSettings, open_transport
 from remediator.testbed.api import Api, ApiError
 from remediator.testbed.waiting import wait_until
 
-CLOCK = SystemClock()
+CLOCK = ServerClock(SystemClock())
 NODES = "/api/v1/nodes"
 WAIT_S = 15.0
 ROOT = "/apis/remediator.dev/v1alpha1"

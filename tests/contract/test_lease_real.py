@@ -14,6 +14,7 @@ import pytest
 from remediator.adapters.clock import SystemClock
 from remediator.adapters.kube.config import ConnectionSettings
 from remediator.adapters.kube.lease import Election, LeaseSettings
+from remediator.adapters.kube.server_clock import ServerClock
 from remediator.adapters.kube.transport import TransportSettings, open_transport
 from remediator.ports import Transport
 from remediator.testbed.api import Api
@@ -22,7 +23,7 @@ from tests.contract.live import a_caller
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.real_server]
 
-CLOCK = SystemClock()
+CLOCK = ServerClock(SystemClock())
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 SHORT = LeaseSettings(lease_s=3, renew_deadline_s=2, retry_s=0.3, request_timeout_s=0.6)
 

@@ -13,6 +13,7 @@ import pytest
 from remediator.adapters.clock import SystemClock
 from remediator.adapters.kube.config import ConnectionSettings
 from remediator.adapters.kube.errors import check_read, classify_write
+from remediator.adapters.kube.server_clock import ServerClock
 from remediator.adapters.kube.transport import KubeTransport, TransportSettings, open_transport
 from remediator.errors import InputError, PermanentError, TransientError
 from remediator.ports import Lane, Outcome, Refusal, Response
@@ -27,7 +28,7 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.real_server]
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 SELF = "/api"  # every authenticated account may read it
-CLOCK = SystemClock()
+CLOCK = ServerClock(SystemClock())
 
 
 @asynccontextmanager

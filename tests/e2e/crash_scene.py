@@ -11,7 +11,7 @@ from typing import Any, Final
 from remediator.testbed.stage import Stage
 from remediator.testbed.waiting import wait_until
 from remediator.testbed.write_faults import Fate, read_journal
-from tests.e2e.small_world import BAD, SETTLE_S, SmallWorld, effects
+from tests.e2e.small_world import BAD, SETTLE_S, SPARE, SmallWorld, differences, effects
 
 LEASE_S: Final = 3.0  # what a successor waits for
 
@@ -57,7 +57,7 @@ class CrashScene:
     """Plays stories on a small world of its own."""
 
     def __init__(self, stage: Stage) -> None:
-        self._world = SmallWorld(stage)
+        self.world = SmallWorld(stage)
         self._played = 0
 
     def play(
@@ -80,9 +80,9 @@ class CrashScene:
             WaitExpiredError: it did not come to an end.
             AssertionError: the process ended by something else than the fault.
         """
-        stage = self._world.stage
+        stage = self.world.stage
         stage.stop_controller()  # of a story that failed
-        self._world.reset()
+        self.world.reset()
         mark = stage.audit.mark()
         journal = stage.directory / f"journal-{self._played}"
         self._played += 1
@@ -92,23 +92,34 @@ class CrashScene:
             program=("remediator.testbed.faulty_controller", *words), lease_seconds=LEASE_S
         )
         wait_until(
-            lambda: not stage.controller_alive or stage.leads_since(leading),
+            lambda: not stage.controller_alive or stage.controller.leads_since(leading),
             timeout_s=SETTLE_S,
             what="the faulty controller to lead, or to die",
         )
         story.inject(stage)
-        self._until(lambda: not stage.controller_alive or self._world.settled(), journal, SETTLE_S)
+        self._until(lambda: not stage.controller_alive or self.world.settled(), journal, SETTLE_S)
         if not stage.controller_alive:
-            code = stage.await_controller_end(0)
+            code = stage.controller.await_end(0)
             assert code == -9, f"ended with {code} at {read_journal(journal)[-3:]}:\n{stage.log_tail()}"
             stage.start_controller(lease_seconds=LEASE_S, pages=False)
-            self._until(self._world.settled, journal, within_s)
+            self._until(self.world.settled, journal, within_s)
         stage.stop_controller()
-        return Ending(self._world.state(), effects(stage.audit.since(mark)), read_journal(journal))
+        return Ending(self.world.state(), effects(stage.audit.since(mark)), read_journal(journal))
 
     def _until(self, condition: Callable[[], bool], journal: Path, timeout_s: float) -> None:
         def detail() -> str:
-            log = self._world.stage.log_tail()
-            return f"\nwrites: {read_journal(journal)}\nruns: {self._world.runs()}\nlog:\n{log}"
+            log = self.world.stage.log_tail()
+            return f"\nwrites: {read_journal(journal)}\nruns: {self.world.runs()}\nlog:\n{log}"
 
         wait_until(condition, timeout_s=timeout_s, what="the end of the story", detail=detail, every_s=0.1)
+
+
+def assert_as_without_a_fault(ending: Ending, reference: Ending) -> None:
+    """The fault struck; each effect came once; everything ended as it does without a fault."""
+    assert ending.struck, f"the fault never struck: {ending.journal}"
+    for name, counts in ending.effects.items():
+        assert set(counts.values()) == {1}, f"{name}: {counts}"
+        assert len(counts) == 1, f"{name}: {counts}"
+    assert set(ending.effects["quarantined"]) == {BAD}
+    assert set(ending.effects["joined"]) == {SPARE}
+    assert not differences(ending.state, reference.state)

@@ -156,7 +156,7 @@ class StressScene:
     def _restart(self) -> None:
         if not self.stage.controller_alive:
             self._restarts += 1
-            self.stage.relaunch_controller()
+            self.stage.controller.start()
 
     # -- which connection is which
 

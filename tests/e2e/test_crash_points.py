@@ -13,8 +13,8 @@ import pytest
 from remediator.testbed.binaries import Binaries
 from remediator.testbed.stage import Stage
 from remediator.testbed.write_faults import Fate
-from tests.e2e.crash_scene import STORIES, CrashScene, Ending
-from tests.e2e.small_world import BAD, SPARE, differences, open_fleet, workload
+from tests.e2e.crash_scene import STORIES, CrashScene, Ending, assert_as_without_a_fault
+from tests.e2e.small_world import open_fleet, workload
 
 GRANT = "PUT remediationpolicies/status with 1 grants"
 # Where two objects must agree, where the outside is touched, and the two ends.
@@ -48,17 +48,6 @@ def references(scene: CrashScene) -> dict[str, Ending]:
     return {name: scene.play(story) for name, story in STORIES.items()}
 
 
-def check(ending: Ending, reference: Ending) -> None:
-    """The fault struck; each effect came once; everything ended as it does without a fault."""
-    assert ending.struck, f"the fault never struck: {ending.journal}"
-    for name, counts in ending.effects.items():
-        assert set(counts.values()) == {1}, f"{name}: {counts}"
-        assert len(counts) == 1, f"{name}: {counts}"
-    assert set(ending.effects["quarantined"]) == {BAD}
-    assert set(ending.effects["joined"]) == {SPARE}
-    assert not differences(ending.state, reference.state)
-
-
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("story", "point", "fate"), CHOSEN, ids=[f"{story}-{point}-{fate.value}" for story, point, fate in CHOSEN]
@@ -67,7 +56,7 @@ def test_crash_changes_nothing_of_the_end(
     scene: CrashScene, references: dict[str, Ending], story: str, point: str, fate: Fate
 ) -> None:
     """Whatever the moment, the next leader finds in the cluster all that it needs, and does nothing twice."""
-    check(scene.play(STORIES[story], point, fate), references[story])
+    assert_as_without_a_fault(scene.play(STORIES[story], point, fate), references[story])
 
 
 @pytest.mark.long
@@ -84,7 +73,7 @@ def test_every_crash_point_changes_nothing_of_the_end(
     """No write is left out: the points are those of a run without a fault."""
     for point in references[story].points:
         with subtests.test(point=point):
-            check(scene.play(STORIES[story], point, fate), references[story])
+            assert_as_without_a_fault(scene.play(STORIES[story], point, fate), references[story])
 
 
 @pytest.mark.long
@@ -93,4 +82,4 @@ def test_grant_without_its_run_is_given_back(scene: CrashScene, references: dict
     """The grant lands, the Remediation does not: the grant must not block its node for ever."""
     ending = scene.play(STORIES["hard"], "POST remediations", Fate.OVERTAKEN, within_s=GRANT_GIVEN_BACK_S)
 
-    check(ending, references["hard"])
+    assert_as_without_a_fault(ending, references["hard"])

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from remediator.adapters.kube.caller import Caller
 from remediator.testbed.binaries import Binaries
 from remediator.testbed.pipe import Pipe
-from remediator.testbed.stage import NAMESPACE, USER, Stage
+from remediator.testbed.replica import Replica
+from remediator.testbed.stage import USER, Stage
 from remediator.testbed.waiting import wait_until
 from tests.e2e.small_world import BAD, open_fleet
 
@@ -32,36 +27,11 @@ AGENT: Final = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Replica:
-    """One controller process, by its log."""
-
-    log: Path
-
-    def lines(self, event: str) -> list[dict[str, Any]]:
-        texts = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        found = [json.loads(text) for text in texts if text.startswith("{")]
-        return [line for line in found if line["event"] == event]
-
-    @property
-    def url(self) -> str:
-        serving = wait_until(
-            lambda: self.lines("serving health and metrics"), timeout_s=ANSWER_S, what=f"a port in {self.log}"
-        )
-        return f"http://127.0.0.1:{serving[-1]['port']}"
-
-    def ask(self, path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(f"{self.url}{path}", timeout=10) as reply:
-                return reply.status, reply.read().decode()
-        except urllib.error.HTTPError as refused:
-            return refused.code, refused.read().decode()
-
-    def audit_ids(self, count: int) -> set[str]:
-        """The IDs of its first requests, from what its log says first."""
-        (began,) = self.lines("starting")
-        caller = Caller("any", rng=Random(f"{began['seed']} {began['identity']}"))
-        return {caller.headers()["Audit-ID"] for _ in range(count)}
+def audit_ids(replica: Replica, count: int) -> set[str]:
+    """The IDs of its first requests, from what its log says first."""
+    (began,) = replica.lines("starting")
+    caller = Caller("any", rng=Random(f"{began['seed']} {began['identity']}"))
+    return {caller.headers()["Audit-ID"] for _ in range(count)}
 
 
 @dataclass(frozen=True)
@@ -74,21 +44,6 @@ class Pair:
     standby: Replica
 
 
-@contextmanager
-def a_standby(stage: Stage) -> Iterator[Replica]:
-    log = stage.directory / "standby.log"
-    kubeconfig = stage.directory / "standby.kubeconfig"
-    stage.api.service_account_kubeconfig(NAMESPACE, "remediator", kubeconfig)
-    command = [sys.executable, "-m", "remediator", "run", "--kubeconfig", str(kubeconfig)]
-    command += ["--namespace", NAMESPACE, "--host", "127.0.0.1", "--port", "0", "--log-format", "json"]
-    with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
-        try:
-            yield Replica(log)
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
 @pytest.fixture(scope="module")
 def pair(control_plane_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("process") / "stage"
@@ -97,8 +52,12 @@ def pair(control_plane_binaries: Binaries, tmp_path_factory: pytest.TempPathFact
         Pipe(stage.cluster.layout.api) as pipe,
     ):
         stage.start_controller(server=pipe.url)
-        with a_standby(stage) as standby:
-            yield Pair(stage, pipe, Replica(stage.log), standby)
+        standby = stage.replica("standby")
+        standby.start()
+        try:
+            yield Pair(stage, pipe, stage.controller, standby)
+        finally:
+            standby.stop()
 
 
 def await_ready(replica: Replica) -> None:
@@ -186,7 +145,7 @@ def test_every_request_in_the_audit_log_is_one_of_ours(pair: Pair) -> None:
     # Who only asks in our name, as `kubectl auth can-i --as` does, is somebody else.
     records = [record for record in stage.audit.since() if record.user.username == USER]
     ids = {record.audit_id for record in records}
-    ours = pair.leader.audit_ids(2 * len(ids) + 1_000) | pair.standby.audit_ids(2 * len(ids) + 1_000)
+    ours = audit_ids(pair.leader, 2 * len(ids) + 1_000) | audit_ids(pair.standby, 2 * len(ids) + 1_000)
     assert sorted({record.user_agent for record in records if not AGENT.fullmatch(record.user_agent)}) == []
     assert [(each.verb, each.request_uri) for each in records if each.audit_id not in ours] == []
     verbs = {each.verb for each in records}

@@ -33,7 +33,7 @@ def test_audit_records_the_plan_and_writes_nothing(stage: Stage) -> None:
         assert run["spec"]["planHash"]
         assert run["spec"]["spare"]["name"].endswith("-08"), "with the spare that it would have taken"
     wait_until(lambda: _told(stage), timeout_s=20, what="an Event for each node")
-    with urllib.request.urlopen(f"{stage.health_url}/metrics", timeout=5) as reply:
+    with urllib.request.urlopen(f"{stage.controller.health_url}/metrics", timeout=5) as reply:
         metrics = reply.read().decode()
     assert 'remediator_decisions_total{decision="audit",reason="ModeAudit"} 2.0' in metrics
     logged = [json.loads(line) for line in stage.log.read_text().splitlines() if '"would act"' in line]

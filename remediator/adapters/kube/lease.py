@@ -150,7 +150,7 @@ class Election:
             raise ContractError(f"lease {self._name}: an election is run once; build a new one")
         self._spent = True
         while await self._attempt() is not Standing.HELD:
-            await self._pause()
+            await self._clock.sleep(self._standby_s())
         self._elected.set()
         # The watchdog ends the leadership in time even if a renewal hangs against its time-out.
         tasks = [asyncio.create_task(self._renew()), asyncio.create_task(self._watch_deadline())]
@@ -185,7 +185,7 @@ class Election:
 
     async def _renew(self) -> None:
         while self._valid_until is not None:
-            await self._pause()
+            await self._clock.sleep(self._jittered_s(self._settings.retry_s))
             standing = await self._attempt()
             if standing is Standing.OTHERS:
                 self._lose(f"held by {self.holder!r}")
@@ -207,9 +207,19 @@ class Election:
         if self._on_lost is not None:
             self._on_lost(self._last_error)
 
-    async def _pause(self) -> None:
-        retry_s = self._settings.retry_s
-        await self._clock.sleep(self._rng.uniform(retry_s, retry_s * (1 + self._settings.jitter)))
+    def _standby_s(self) -> float:
+        """How long a standby looks away: half of a leader's pause, and never past the Lease's end.
+
+        One GET a second at the default times; it is what a clean hand-over waits for.
+        """
+        pause_s = self._jittered_s(self._settings.retry_s / 2)
+        if self._observed is None:
+            return pause_s
+        left_s = self._expires(self._observed) - self._clock.monotonic()
+        return min(pause_s, left_s) if left_s > 0 else pause_s
+
+    def _jittered_s(self, pause_s: float) -> float:
+        return self._rng.uniform(pause_s, pause_s * (1 + self._settings.jitter))
 
     async def _attempt(self) -> Standing:
         """Try once to take or keep the Lease: one request, at most three."""
@@ -238,18 +248,16 @@ class Election:
         observed = await self._look()
         if observed is None:
             return await self._create()
-        spec = _spec(observed.lease)
-        holder = spec.get("holderIdentity")
-        expires = observed.since + self._patience_s(spec)
-        if holder and holder != self._identity and self._clock.monotonic() < expires:
+        holder = _spec(observed.lease).get("holderIdentity")
+        if holder and holder != self._identity and self._clock.monotonic() < self._expires(observed):
             return Standing.OTHERS
         return await self._claim(observed)
 
-    def _patience_s(self, spec: dict[str, Any]) -> float:
-        """How long an unchanged Lease is left to its holder: never shorter than our own."""
-        stated = spec.get("leaseDurationSeconds")
+    def _expires(self, observed: _Observed) -> float:
+        """Until when an unchanged Lease is left to its holder, in monotonic time: never less than our own."""
+        stated = _spec(observed.lease).get("leaseDurationSeconds")
         stated_s = float(stated) if isinstance(stated, int) else 0.0
-        return max(self._settings.lease_s, min(stated_s, FOREIGN_LEASE_S_MAX))
+        return observed.since + max(self._settings.lease_s, min(stated_s, FOREIGN_LEASE_S_MAX))
 
     async def _look(self) -> _Observed | None:
         """GET the Lease; None when there is none. Restarts the clock of a record that changed."""

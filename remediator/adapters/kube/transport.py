@@ -27,8 +27,9 @@ from remediator.adapters.kube.caller import Caller
 from remediator.adapters.kube.config import Connection, ConnectionSettings, Target, load_connection
 from remediator.adapters.kube.errors import NotSentError, describe, read_verdict
 from remediator.adapters.kube.limits import Limiter, LimitSettings
+from remediator.adapters.kube.server_clock import ServerClock
 from remediator.errors import InputError, PermanentError, Problem, TransientError
-from remediator.ports import Clock, Lane, Response
+from remediator.ports import Lane, Response
 
 ERROR_BODY_BYTES_MAX = 64 * 1024
 READ_BUFFER_BYTES = 1024 * 1024
@@ -112,7 +113,7 @@ class KubeTransport:
     """``ports.Transport`` to a real API server. Built by ``open_transport`` only."""
 
     def __init__(
-        self, connection: Connection, *, settings: TransportSettings, clock: Clock, caller: Caller
+        self, connection: Connection, *, settings: TransportSettings, clock: ServerClock, caller: Caller
     ) -> None:
         self._target = connection.target
         self._credentials = connection.credentials
@@ -175,7 +176,9 @@ class KubeTransport:
         # Drawn once: both tries are one request, of which the server processed one at most.
         asked = self._introduced(headers)
         while True:
+            sent = self._clock.monotonic()
             reply = await self._send(pool, method, path, query, asked, body)
+            self._clock.hear(reply.headers.get("Date", ""), sent, self._clock.monotonic())
             content = await _read_body(reply, self._settings.body_bytes_max, f"{method} {path}")
             if reply.status != 401 or renewed or not await self._credentials.renew():
                 return Response(reply.status, _lower(reply), content)
@@ -324,11 +327,12 @@ class KubeTransport:
 
 @asynccontextmanager
 async def open_transport(
-    settings: TransportSettings, clock: Clock, caller: Caller
+    settings: TransportSettings, clock: ServerClock, caller: Caller
 ) -> AsyncIterator[KubeTransport]:
     """Read the configuration, connect, prove who we are, and close everything at the end.
 
-    Every request says what ``caller`` says of itself, the first one too.
+    Every request says what ``caller`` says of itself, the first one too, and every answer tells
+    ``clock`` the server's time: once this yields, the clock is the server's.
 
     Raises:
         InputError: a kubeconfig or a file it names is missing or wrong.

@@ -70,6 +70,10 @@ METRICS: Final[Mapping[str, Row]] = MappingProxyType(
         "remediator_lease_failing": Row(
             "gauge", "1 where the latest attempt to take or to renew the Lease failed; the log says why."
         ),
+        "remediator_clock_skew_seconds": Row(
+            "gauge",
+            "This machine's clock ahead of the API server's, whose time counts everywhere but in the log.",
+        ),
         # -- the fleet
         "remediator_nodes": Row(
             "gauge",

@@ -12,6 +12,7 @@ from remediator.adapters.clock import SystemClock
 from remediator.adapters.files.kinds import KINDS
 from remediator.adapters.kube import neighbours as readings
 from remediator.adapters.kube.discovery import check_installed, missing_rules
+from remediator.adapters.kube.server_clock import ServerClock
 from remediator.adapters.kube.transport import KubeTransport
 from remediator.app.connection import open_connection
 from remediator.app.doctor import installation, neighbours, signals
@@ -38,7 +39,7 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
     Raises:
         InputError, PermanentError, TransientError: the API server can't be reached at all.
     """
-    clock = SystemClock()
+    clock = ServerClock(SystemClock())
     async with open_connection(settings, clock) as transport:
         user = await transport.check_identity()
         installed = await check_installed(transport)

@@ -205,8 +205,13 @@ class Rig:
         self.statuses = Statuses(world=self.world, scout=self.scout, records=server, clock=clock)
         self.feeds: dict[str, FeedState] = {}
         self.lease = Lease()
+        self.skew_s = 0.0
         self.health = Health(
-            caches=server.caches, feeds=lambda: dict(self.feeds), election=self.lease, clock=clock
+            caches=server.caches,
+            feeds=lambda: dict(self.feeds),
+            election=self.lease,
+            skew_s=lambda: self.skew_s,
+            clock=clock,
         )
         self.logbook = Logbook(world=self.world, diagnoses=self.diagnoses, health=self.health, clock=clock)
         self.gauges = Gauges(

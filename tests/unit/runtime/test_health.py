@@ -106,7 +106,7 @@ def test_last_full_sync_is_as_old_as_the_oldest_proof():
 def test_gauges_show_broken_watches_objects_and_lease():
     """What the log says once, the metrics say for as long as it lasts."""
     rig = Rig()
-    rig.lease.last_error = "403"
+    rig.lease.last_error, rig.skew_s = "403", -3_600.0
     rig.feeds["nodes"] = FeedState(broken_since=rig.clock.now(), trouble="reset", undecodable={"a": "bad"})
     rig.clock.stand_still(7)
     rig.gauges.once()
@@ -115,4 +115,5 @@ def test_gauges_show_broken_watches_objects_and_lease():
     assert 'remediator_watch_broken_seconds{kind="nodes"} 7.0' in page
     assert 'remediator_objects_undecodable{kind="nodes"} 1.0' in page
     assert "remediator_lease_failing 1.0" in page
+    assert "remediator_clock_skew_seconds -3600.0" in page
     assert 'remediator_watch_broken_seconds{kind="playbooks"} 0.0' in page

@@ -24,12 +24,20 @@ class Died(BaseException):
     """Stands for the end of the process."""
 
 
+class Froze(Exception):
+    """Stands for a process that stands still."""
+
+
 def die() -> NoReturn:
     raise Died
 
 
+def freeze() -> None:
+    raise Froze
+
+
 def a_transport(server: YesServer, journal: Path, point: str, fate: Fate) -> WriteFaults:
-    return WriteFaults(server, journal=Journal(journal), point=point, fate=fate, die=die)
+    return WriteFaults(server, journal=Journal(journal), point=point, fate=fate, die=die, freeze=freeze)
 
 
 async def send(transport: WriteFaults, method: str, path: str) -> Response:
@@ -130,6 +138,25 @@ async def test_overtaken_write_is_never_sent(tmp_path: Path) -> None:
     assert not first.done()
     first.cancel()
     assert server.heard == [f"PATCH {NODE}"]
+
+
+@pytest.mark.asyncio
+async def test_frozen_write_is_sent_after_the_thaw(tmp_path: Path) -> None:
+    """The process has checked that it leads, and sends when another one leads already."""
+    server, stops = YesServer(), list[int]()
+    journal = Journal(tmp_path / "journal")
+    transport = WriteFaults(
+        server,
+        journal=journal,
+        point="PATCH nodes of fence",
+        fate=Fate.FROZEN,
+        die=die,
+        freeze=lambda: stops.append(len(server.heard)),
+    )
+    reply = await send(transport, "PATCH", NODE)
+
+    assert (stops, server.heard, reply.status) == ([0], [f"PATCH {NODE}"], 200)
+    assert [what for _, what in read_journal(tmp_path / "journal")] == ["frozen", "frozen: 200"]
 
 
 @pytest.mark.asyncio

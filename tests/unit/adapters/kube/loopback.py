@@ -17,6 +17,7 @@ import msgspec
 from remediator.adapters.clock import SystemClock
 from remediator.adapters.kube.caller import Caller
 from remediator.adapters.kube.config import ConnectionSettings, load_connection
+from remediator.adapters.kube.server_clock import ServerClock
 from remediator.adapters.kube.transport import KubeTransport, TransportSettings
 
 
@@ -153,7 +154,7 @@ async def connect(
     path: str, settings: TransportSettings | None = None, *, caller: Caller | None = None
 ) -> AsyncIterator[KubeTransport]:
     """Open a transport without the question who we are, so that tests can count requests."""
-    clock = SystemClock()
+    clock = ServerClock(SystemClock())
     connection = await load_connection(ConnectionSettings(kubeconfig=path, environment={}), clock=clock)
     transport = KubeTransport(
         connection,

@@ -14,6 +14,7 @@ import pytest
 
 from remediator.adapters.kube.caller import Caller
 from remediator.adapters.kube.config import Connection, ConnectionSettings, load_connection
+from remediator.adapters.kube.server_clock import ServerClock
 from remediator.adapters.kube.transport import KubeTransport, TransportSettings
 from remediator.errors import InputError, PermanentError, TransientError
 from tests.unit.adapters.kube.loopback import kubeconfig
@@ -177,7 +178,10 @@ async def test_tls_file_that_is_no_certificate_is_named(tmp_path, name):
 
     with pytest.raises(InputError, match=name):
         KubeTransport(
-            loaded, settings=TransportSettings(), clock=ManualClock(), caller=Caller("test", rng=Random(1))
+            loaded,
+            settings=TransportSettings(),
+            clock=ServerClock(ManualClock()),
+            caller=Caller("test", rng=Random(1)),
         )
 
 

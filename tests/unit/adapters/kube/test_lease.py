@@ -125,7 +125,7 @@ async def test_standby_waits_as_long_as_the_holder_renews(server, clock):
 
     assert not standby.election.elected.is_set()
     assert {call.method for call in standby.wire.calls} == {"GET"}
-    assert len(standby.wire.calls) <= 301
+    assert len(standby.wire.calls) <= 601
 
 
 async def test_standby_is_not_held_up_by_edits_of_labels(server, clock):
@@ -300,6 +300,33 @@ async def test_release_lets_the_next_one_in_at_once(server, clock):
     assert not leader.election.lost.is_set()
     assert successor.leads
     assert successor.election.transitions == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_standby_leads_soon_after_a_release(server, clock, seed):
+    """A fault meets somebody within two seconds of a rolling update, with the term to write yet."""
+    leader = await a_leader(server, clock)
+    standby = Candidate(server, clock, name="b", seed=seed)
+    await clock.advance(31.4)
+    await leader.leave()
+    await clock.advance(1.25)
+
+    assert standby.leads
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_standby_leads_one_look_after_a_dead_holder_s_time(server, clock, seed):
+    """It looks when the Lease runs out, not at the next look after that."""
+    leader = await a_leader(server, clock)
+    standby = Candidate(server, clock, name="b", seed=seed)
+    await clock.advance(31.4)
+    leader.task.cancel()
+    renewed = max(call.at for call in leader.wire.calls if call.method in {"POST", "PUT"})
+    await clock.advance(renewed + SETTINGS.lease_s - clock.monotonic() - 0.01)
+    assert not standby.leads
+    await clock.advance(1.25)
+
+    assert standby.leads
 
 
 @pytest.mark.parametrize("fault", [HANG, ERROR, FORBIDDEN])

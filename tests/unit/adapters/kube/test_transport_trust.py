@@ -18,6 +18,7 @@ from remediator.adapters.clock import SystemClock
 from remediator.adapters.kube.caller import Caller
 from remediator.adapters.kube.config import ConnectionSettings
 from remediator.adapters.kube.errors import NotSentError
+from remediator.adapters.kube.server_clock import ServerClock
 from remediator.adapters.kube.transport import KubeTransport, TransportSettings, open_transport
 from remediator.errors import PermanentError, TransientError
 from tests.unit.adapters.kube.loopback import Received, Script, always, answer, connect, kubeconfig, serve
@@ -183,7 +184,8 @@ def review(user: str) -> bytes:
 
 async def opened(path: str) -> KubeTransport:
     settings = TransportSettings(connection=ConnectionSettings(kubeconfig=path, environment={}))
-    async with open_transport(settings, SystemClock(), Caller("test", rng=Random(1))) as transport:
+    clock = ServerClock(SystemClock())
+    async with open_transport(settings, clock, Caller("test", rng=Random(1))) as transport:
         return transport
 
 
