@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 from remediator.model.action import Attribution, RecordAction, WorldAction
 from remediator.model.meta import LabelSelector
 from remediator.model.policy import ExporterSpec, RemediationPolicy
-from remediator.model.views import JobView, LeaseView, NodeView, PdbView, PodView
+from remediator.model.views import EventView, JobView, LeaseView, NodeView, PdbView, PodView
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -246,7 +246,7 @@ class Reader(Protocol):
     async def pods_of(self, node: str) -> PodListing:
         """Every pod bound to the node, as of one moment not before the call."""
 
-    async def events_of(self, node: str, uid: str, *, newest: int) -> tuple[str, ...]:
+    async def events_of(self, node: str, uid: str, *, newest: int) -> tuple[EventView, ...]:
         """The newest Events that regard the Node, one line each, oldest first."""
 
     async def job(self, namespace: str, name: str) -> JobView | None:

@@ -155,7 +155,7 @@ def decide_step(view: RunView, step: Step, status: StepStatus) -> Decision:
     if step.detach is not UNSET:
         return decide_detach(view, step.id)
     if step.collect is not UNSET:
-        return decide_collect(view, status)
+        return decide_collect(view, step.collect, status)
     return Done(reason="reported")
 
 

@@ -15,7 +15,7 @@ from remediator.model.policy import Grant, PolicySpec
 from remediator.model.pool import ResourcePool
 from remediator.model.remediation import Remediation, RemediationStatus, StepStatus
 from remediator.model.signal import PageReading
-from remediator.model.views import JobView, NodeView, PdbView, PodView
+from remediator.model.views import EventView, JobView, NodeView, PdbView, PodView
 
 
 class RunView(Struct, frozen=True, kw_only=True):
@@ -27,7 +27,7 @@ class RunView(Struct, frozen=True, kw_only=True):
     the node's true fault signals, one line each; ``signals_unknown`` says what we can't see of
     it. ``home`` is the pool at the grant, ``spare_home`` the spare's pool now, ``buffer`` the pool
     that a repaired node goes to. ``repairs_before`` counts repairs under way that came first.
-    ``busy_gangs`` have pods on other nodes under a soft run. ``events`` are the node's, as lines;
+    ``busy_gangs`` have pods on other nodes under a soft run. ``events`` are the node's;
     ``evictions`` counts those that were accepted since this process looks after the run.
     """
 
@@ -57,7 +57,7 @@ class RunView(Struct, frozen=True, kw_only=True):
     strikes: int = 0
     hold: str = ""
     paused: str = ""
-    events: tuple[str, ...] | None = None
+    events: tuple[EventView, ...] | None = None
     evictions: int = 0
 
     @property

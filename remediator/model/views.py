@@ -6,6 +6,7 @@ Only the fields that a decision reads. Times are RFC 3339 text as the server wro
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 from msgspec import Struct
@@ -114,6 +115,13 @@ class LeaseView(Struct, frozen=True, gc=False):
 
     age_s: float
     duration_s: float
+
+
+class EventView(Struct, frozen=True, gc=False):
+    """When an Event was last seen, None where it carries no time, and the Event as one line."""
+
+    at: datetime | None
+    line: str
 
 
 class JobView(Struct, frozen=True, gc=False):

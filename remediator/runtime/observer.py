@@ -23,7 +23,7 @@ from remediator.model.duration import seconds
 from remediator.model.playbook import PlaybookSpec
 from remediator.model.pool import ResourcePool
 from remediator.model.remediation import Remediation
-from remediator.model.views import JobView, NodeView, PodView
+from remediator.model.views import EventView, JobView, NodeView, PodView
 from remediator.ports import Clock, PodListing, Reader
 from remediator.runtime.diagnosis import Diagnoses
 from remediator.runtime.world import World
@@ -40,7 +40,7 @@ class _Memory:
     refused: dict[str, tuple[float, str]] = field(default_factory=dict)  # pod -> until, why
     job: JobView | None = None
     job_known: bool = False
-    events: tuple[str, ...] | None = None
+    events: tuple[EventView, ...] | None = None
     gangs: frozenset[str] = frozenset()
     evicting: bool = False
     evictions: int = 0

@@ -163,7 +163,7 @@ async def test_events_of_finds_old_and_new_events_of_this_node_only(
 
     assert written.outcome is Outcome.APPLIED
     # The node controller tells of the new Node too, at some time or other.
-    known = [line for line in found if "2026-01-01T" in line]
+    known = [each.line for each in found if "2026-01-01T" in each.line]
     assert known == [
         f"2026-01-01T00:00:01Z Warning XidSeen {node}.kubelet x7",
         f"2026-01-01T00:00:01Z Warning XidSeen {node}.ours x7",

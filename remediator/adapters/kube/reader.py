@@ -6,6 +6,7 @@ Always from the server itself, always bounded, never retried here: who asks deci
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from sys import intern
 from typing import Final, TypeVar
 
@@ -20,10 +21,11 @@ from remediator.adapters.kube.projection import job_decoder, pdb_decoder, pod_de
 from remediator.adapters.kube.records import POLICIES, RUNS
 from remediator.adapters.kube.wire import ObjectDecoder
 from remediator.errors import PermanentError
+from remediator.model.instant import read_instant
 from remediator.model.keys import POLICY_NAME
 from remediator.model.meta import LabelRequirement, LabelSelector, ObjectMeta
 from remediator.model.policy import RemediationPolicy
-from remediator.model.views import JobView, LeaseView, PdbView, PodView
+from remediator.model.views import EventView, JobView, LeaseView, PdbView, PodView
 from remediator.ports import Clock, Lane, PodListing, PolicyObject, Response, Transport
 
 PODS: Final = "/api/v1/pods"
@@ -34,6 +36,8 @@ GET_TIMEOUT_S: Final = 10.0
 UNREADABLE_NAMED_MAX: Final = 3
 # 500 an item page: more than 10,000 pods or Events of one node, or exporter pods, are no real answer.
 BOUNDS: Final = ReflectorSettings(pages_max=40)
+
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 T = TypeVar("T")
 
@@ -95,12 +99,12 @@ class KubeReader:
         listing = await consistent_list(self._transport, path, self._pdbs, clock=self._clock, settings=BOUNDS)
         return [listing.views[key] for key in sorted(listing.views)]
 
-    async def events_of(self, node: str, uid: str, *, newest: int) -> tuple[str, ...]:
+    async def events_of(self, node: str, uid: str, *, newest: int) -> tuple[EventView, ...]:
         """List the newest Events that regard the Node.
 
         Returns:
-            At most ``newest`` lines ``TIME TYPE REASON NOTE xCOUNT``, oldest first, each at most
-            512 characters; no count where there was one only.
+            At most ``newest``, oldest first; a line is ``TIME TYPE REASON NOTE xCOUNT`` and at most
+            512 characters long, without a count where there was one only.
 
         Raises:
             TransientError, PermanentError: they could not be read.
@@ -118,8 +122,8 @@ class KubeReader:
             lane=Lane.BULK,
         )
         ours = [each for each in listing.views.values() if each.regarding_uid in ("", node, uid)]
-        ours.sort(key=lambda each: (each.at.rstrip("Z"), each.line))
-        return tuple(each.line for each in ours[max(0, len(ours) - newest) :])
+        ours.sort(key=lambda each: (each.at or _NEVER, each.line))
+        return tuple(EventView(each.at, each.line) for each in ours[max(0, len(ours) - newest) :])
 
     async def job(self, namespace: str, name: str) -> JobView | None:
         """Read one Job.
@@ -320,13 +324,11 @@ class _Event(Struct, rename="camel"):
     deprecated_last_timestamp: str | None = None
 
 
-class _EventView(Struct, frozen=True, gc=False):
-    at: str
-    line: str
+class _Regarded(EventView, frozen=True, gc=False):
     regarding_uid: str
 
 
-def _event_view(event: _Event) -> _EventView:
+def _event_view(event: _Event) -> _Regarded:
     series = event.series or _Series()
     at = (
         series.last_observed_time
@@ -338,4 +340,4 @@ def _event_view(event: _Event) -> _EventView:
     times = f" x{count}" if count > 1 else ""
     note = " ".join(event.note.split())
     line = f"{at} {event.type} {event.reason} {note}"[: EVENT_LINE_CHARS_MAX - len(times)]
-    return _EventView(at=at, line=f"{line}{times}", regarding_uid=intern(event.regarding.uid))
+    return _Regarded(at=read_instant(at), line=f"{line}{times}", regarding_uid=intern(event.regarding.uid))

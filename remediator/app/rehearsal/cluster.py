@@ -43,7 +43,16 @@ from remediator.model.playbook import Playbook
 from remediator.model.policy import PolicySpec, PolicyStatus, RemediationPolicy
 from remediator.model.pool import ResourcePool
 from remediator.model.remediation import Remediation
-from remediator.model.views import ConditionView, JobView, LeaseView, NodeView, PdbView, PodView, TaintView
+from remediator.model.views import (
+    ConditionView,
+    EventView,
+    JobView,
+    LeaseView,
+    NodeView,
+    PdbView,
+    PodView,
+    TaintView,
+)
 from remediator.ports import Clock, Outcome, PodListing, PolicyObject, Refusal, Written
 
 PODGC_S: Final = 20.0
@@ -342,7 +351,7 @@ class Cluster:
         )
         return PodListing(pods, pdbs)
 
-    async def events_of(self, node: str, uid: str, *, newest: int) -> tuple[str, ...]:
+    async def events_of(self, node: str, uid: str, *, newest: int) -> tuple[EventView, ...]:
         """A rehearsal keeps no Events."""
         del node, uid, newest
         return ()

@@ -31,7 +31,7 @@ from remediator.model.playbook import PlaybookInForce, PlaybookSpec, Step, Verif
 from remediator.model.policy import PolicySpec, PolicyStatus
 from remediator.model.pool import ResourcePool
 from remediator.model.remediation import Remediation, RemediationStatus, RunState
-from remediator.model.views import JobView, NodeView, PdbView, PodView
+from remediator.model.views import EventView, JobView, NodeView, PdbView, PodView
 from tests.unit.core.builders import (
     BUFFER,
     HARD,
@@ -111,7 +111,7 @@ class TinyWorld:
         """Forget everything that was not saved."""
         self._pods: tuple[PodView, ...] | None = None
         self._confirmed = False
-        self._events: tuple[str, ...] | None = None
+        self._events: tuple[EventView, ...] | None = None
         self._job_known = False
         self._refused: dict[str, str] = {}
 
@@ -301,7 +301,7 @@ class TinyWorld:
             self._pods = tuple(self.pods)
             self._confirmed = self.node.taint(TAINT_QUARANTINE) is not None
         elif what is Look.EVENTS:
-            self._events = ("Warning XidCritical",)
+            self._events = (EventView(None, "Warning XidCritical"),)
         elif what is Look.JOB:
             self._job_known = True
 

@@ -45,7 +45,7 @@ from remediator.model.meta import LabelSelector
 from remediator.model.playbook import Playbook
 from remediator.model.pool import ResourcePool
 from remediator.model.remediation import Remediation
-from remediator.model.views import JobView, LeaseView, PodView
+from remediator.model.views import EventView, JobView, LeaseView, PodView
 from remediator.ports import Clock, Outcome, PodListing, PolicyObject, Refusal, Written
 from remediator.runtime.world import Caches
 from tests.unit.runtime.fates import Crash, Fails, Fate, First, Held, Late, Lost, Refused, Sent
@@ -397,9 +397,9 @@ class ApiServer:
         await self._read(f"pods of {node}")
         return PodListing(tuple(pod for pod in self.pods.values() if pod.node == node), ())
 
-    async def events_of(self, node: str, uid: str, *, newest: int) -> tuple[str, ...]:
+    async def events_of(self, node: str, uid: str, *, newest: int) -> tuple[EventView, ...]:
         await self._read(f"events of {node}")
-        return ("Warning KernelDeadlock",)
+        return (EventView(None, "Warning KernelDeadlock"),)
 
     async def job(self, namespace: str, name: str) -> JobView | None:
         await self._read(f"job {name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -259,15 +260,16 @@ async def test_events_are_one_line_each_oldest_first_and_only_the_newest():
 
     found = await server.reader.events_of("n1", "uid-n1", newest=3)
 
-    assert found == (
+    assert tuple(each.line for each in found) == (
         "2026-01-01T00:00:01.500000Z Warning XidSeen Xid 79",
         "2026-01-01T00:00:09.000000Z Warning XidSeen Xid 79 x3",
         "2026-01-01T00:10:00Z Warning XidSeen Xid 79 x12",
     )
+    assert found[2].at == datetime(2026, 1, 1, 0, 10, tzinfo=UTC)
     assert server.asked[0].query["fieldSelector"] == "regarding.kind=Node,regarding.name=n1"
     assert server.asked[0].lane is Lane.BULK
     everything = await server.reader.events_of("n1", "uid-n1", newest=40)
-    assert everything[0] == "2026-01-01T00:00:01Z Normal XidSeen two lines of it"
+    assert everything[0].line == "2026-01-01T00:00:01Z Normal XidSeen two lines of it"
     assert await server.reader.events_of("n1", "uid-n1", newest=0) == ()
 
 
@@ -284,7 +286,7 @@ async def test_events_of_an_earlier_node_of_that_name_are_left_out():
 
     found = await server.reader.events_of("n1", "uid-n1", newest=9)
 
-    assert [line.rsplit(" ", 1)[1] for line in found] == ["ours", "kubelet", "nobody"]
+    assert [each.line.rsplit(" ", 1)[1] for each in found] == ["ours", "kubelet", "nobody"]
 
 
 async def test_event_lines_are_bounded_and_odd_events_skipped():
@@ -300,8 +302,8 @@ async def test_event_lines_are_bounded_and_odd_events_skipped():
     found = await server.reader.events_of("n1", "uid-n1", newest=9)
 
     assert len(found) == 2
-    assert len(found[0]) == EVENT_LINE_CHARS_MAX
-    assert found[0].endswith("x x5")
+    assert len(found[0].line) == EVENT_LINE_CHARS_MAX
+    assert found[0].line.endswith("x x5")
 
 
 # -- single objects
