@@ -26,7 +26,7 @@ def render(run: Remediation, now: datetime) -> list[str]:
     lines += labelled("node", [f"{spec.node.name}   pool {spec.pool or '(none)'}   machine {spec.machine}"])
     by = f" by {spec.by}" if spec.by else ""
     lines += labelled(
-        "why", [f"{spec.trigger}{by}, {spec.mode}, {spec.severity}, seen {spec.first_seen or '-'}"]
+        "why", [f"{spec.trigger}{by}, {spec.mode}, {_severity(run)}, seen {spec.first_seen or '-'}"]
     )
     lines += labelled("", [each.text for each in spec.evidence])
     lines += labelled("playbook", [f"{spec.playbook.name} generation {spec.playbook.generation}"])
@@ -48,6 +48,11 @@ def render(run: Remediation, now: datetime) -> list[str]:
     return [clip(line) for line in lines]
 
 
+def _severity(run: Remediation) -> str:
+    raised = _status(run).raised_by
+    return f"{run.spec.severity}, Hard since {raised}" if raised else run.spec.severity
+
+
 def as_markdown(run: Remediation, now: datetime) -> list[str]:
     """The record fit for a ticket: what, why, evidence, what was done."""
     spec, status = run.spec, _status(run)
@@ -56,7 +61,7 @@ def as_markdown(run: Remediation, now: datetime) -> list[str]:
         "",
         f"- node: `{spec.node.name}` (uid `{spec.node.uid}`), pool `{spec.pool or '-'}`",
         f"- machine: `{spec.machine}`, bootID `{spec.boot_id or '-'}`",
-        f"- fault: `{fault_of(run)}`, {spec.severity}, first seen {spec.first_seen or '-'}",
+        f"- fault: `{fault_of(run)}`, {_severity(run)}, first seen {spec.first_seen or '-'}",
         f"- trigger: {spec.trigger}{f' by {spec.by}' if spec.by else ''}; mode {spec.mode}; term {spec.term}",
         f"- playbook: `{spec.playbook.name}` generation {spec.playbook.generation}, plan `{spec.plan_hash}`",
     ]

@@ -36,6 +36,11 @@ def natural_state(run: Remediation) -> RunState:
     )
 
 
+def is_hard(run: Remediation) -> bool:
+    """Is there nothing to spare any more: a hard fault began this run, or has joined it?"""
+    return run.spec.severity == "Hard" or (run.status is not UNSET and bool(run.status.raised_by))
+
+
 def handed_over(run: Remediation) -> bool:
     """Has a spare taken this run's place in the pool?"""
     if run.status is UNSET:

@@ -78,11 +78,32 @@ def decide_run(view: RunView) -> Move:
         said = f"{veto.message}" + (f" (by {veto.by})" if veto.by else "")
         return _begin_undo(view, veto.reason, said)
     current = view.step()
+    if view.hard_fault and not view.hard:
+        return _raise(view)
     if current is None:
         return _end(view, RunState.HANDED_OFF, "PlaybookEnded", "no step is left; the machine stays out")
     if needs_grant(view.run) and view.grant is None:
         return Move(reason="waiting for the grant", after_s=GRANT_POLL_S)
     return _carry_on(view, current[0], _status_of(view, *current))
+
+
+def _raise(view: RunView) -> Move:
+    """Write down that a hard fault has joined, once and for good. The step under way gets its full time.
+
+    A wait of hours that suits a soft fault may have used up the time that a hard one gives to a step.
+    """
+    now, message = write_instant(view.now), f"a hard fault has joined: {view.hard_fault}"
+    steps = tuple(
+        replace(each, started_at=now) if each.state == "Intent" else each for each in view.status.steps
+    )
+    status = replace(
+        view.status,
+        state=run_state(view.run).value,
+        steps=steps,
+        raised_by=view.hard_fault[:256],
+        message=message[:1_024],
+    )
+    return Move(reason=message, save=status)
 
 
 def _status_of(view: RunView, step: Step, status: StepStatus | None) -> StepStatus:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from msgspec import UNSET, Struct
 
+from remediator.core.account import is_hard
 from remediator.core.prior import Prior, parse_prior, read_prior
 from remediator.core.spares import Fleetwide
 from remediator.model.keys import ANNOTATION_RUN, TAINT_QUARANTINE
@@ -27,6 +28,7 @@ class RunView(Struct, frozen=True, kw_only=True):
     the node's true fault signals, one line each; ``signals_unknown`` says what we can't see of
     it. ``home`` is the pool at the grant, ``spare_home`` the spare's pool now, ``buffer`` the pool
     that a repaired node goes to. ``repairs_before`` counts repairs under way that came first.
+    ``hard_fault`` is a hard fault of this machine that is acted on, as one line.
     ``busy_gangs`` have pods on other nodes under a soft run. ``events`` are the node's;
     ``evictions`` counts those that were accepted since this process looks after the run.
     """
@@ -52,6 +54,7 @@ class RunView(Struct, frozen=True, kw_only=True):
     reading: PageReading | None = None
     signals: tuple[str, ...] = ()
     signals_unknown: str = ""
+    hard_fault: str = ""
     repairs_before: int = 0
     busy_gangs: frozenset[str] = frozenset()
     strikes: int = 0
@@ -63,6 +66,11 @@ class RunView(Struct, frozen=True, kw_only=True):
     @property
     def status(self) -> RemediationStatus:
         return RemediationStatus() if self.run.status is UNSET else self.run.status
+
+    @property
+    def hard(self) -> bool:
+        """Has the machine's work been lost already, by the fault that began this or by one that joined?"""
+        return is_hard(self.run)
 
     @property
     def name(self) -> str:

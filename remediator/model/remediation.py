@@ -104,6 +104,7 @@ class RemediationStatus(Struct, frozen=True, kw_only=True, rename="camel", omit_
     until: Time = ""
     repair_boot_id: Annotated[str, Meta(max_length=64)] = ""  # bootID when the repair was sent
     quiet_since: Time = ""
+    raised_by: Line = ""  # the hard fault that joined; from then on the run is hard, whatever began it
     started_at: Time = ""
     finished_at: Time = ""
     evidence: Annotated[str, Meta(max_length=16_384)] = ""  # what `collect` copied

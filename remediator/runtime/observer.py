@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from msgspec import UNSET
 
-from remediator.core.account import handed_over
+from remediator.core.account import handed_over, is_hard
 from remediator.core.ledger import strikes_of
 from remediator.core.people import held, paused
 from remediator.core.request import uses_exporter
@@ -23,6 +23,7 @@ from remediator.model.duration import seconds
 from remediator.model.playbook import PlaybookSpec
 from remediator.model.pool import ResourcePool
 from remediator.model.remediation import Remediation
+from remediator.model.signal import Severity
 from remediator.model.views import EventView, JobView, NodeView, PodView
 from remediator.ports import Clock, PodListing, Reader
 from remediator.runtime.diagnosis import Diagnoses
@@ -123,6 +124,7 @@ class Observer:
             reading=self._diagnoses.reading(run.spec.node.name),
             signals=self._signals(node),
             signals_unknown=self._signals_unknown(node, playbook),
+            hard_fault=self._hard_fault(run),
             repairs_before=self.repairs_before(run),
             busy_gangs=self._busy_gangs(name),
             strikes=self._strikes_of(run, playbook),
@@ -218,6 +220,18 @@ class Observer:
             return self._diagnoses.why_no_page(node.name)
         return found.unknown[0] if found.unknown and uses_exporter(playbook) else ""
 
+    def _hard_fault(self, run: Remediation) -> str:
+        """The machine's first hard fault that a playbook in Enforce is for; Audit raises nothing."""
+        found = self._diagnoses.of(run.spec.node.name)
+        for fault in found.faults if found is not None else ():
+            if fault.machine != run.spec.machine or fault.severity is not Severity.HARD or not fault.known:
+                continue
+            playbook = self._world.caches.playbooks.get(fault.playbook)
+            if playbook is not None and playbook.spec.mode == "Enforce":
+                said = fault.evidence[0].text if fault.evidence else "no evidence left"
+                return f"{fault.fault_class}: {said}"
+        return ""
+
     def _strikes_of(self, run: Remediation, playbook: PlaybookSpec) -> int:
         # Settled: a repair counts from its run's end on, whether its ledger could be written or not.
         ledger = self._world.settled_ledger(run.spec.machine)
@@ -235,14 +249,17 @@ class Observer:
         return reason or ""
 
     def _busy_gangs(self, name: str) -> frozenset[str]:
-        """Gangs that another soft run moves first: the one that began, else the first by name."""
-        mine = self._memory[name]
-        if mine.evicting:
+        """Gangs that another soft run moves first: the one that began, else the first by name.
+
+        A hard run waits for none: its node's fault has stopped the gang already.
+        """
+        mine, own = self._memory[name], self._world.open_runs.get(name)
+        if mine.evicting or (own is not None and is_hard(own)):
             return frozenset()
         found: set[str] = set()
         for other, memory in self._memory.items():
             run = self._world.open_runs.get(other)
-            if other != name and run is not None and run.spec.severity == "Soft":
+            if other != name and run is not None and not is_hard(run):
                 found |= memory.gangs if memory.evicting or other < name else set()
         return frozenset(found)
 

@@ -70,7 +70,7 @@ def decide_drain(view: RunView, step: DrainStep, status: StepStatus) -> Decision
 
 def _unreadable(view: RunView, step: DrainStep, status: StepStatus) -> bool:
     """Has a minute passed since the deadline without one answer about pods? Held runs go on looking."""
-    longest = step.deadline if view.run.spec.severity == "Hard" else step.protect_deadline
+    longest = step.deadline if view.hard else step.protect_deadline
     started = read_instant(status.started_at) or view.now
     late = view.now >= started + timedelta(seconds=seconds(longest) + UNREADABLE_S)
     return late and view.status.state != RunState.HELD.value
@@ -144,7 +144,7 @@ def _needs_a_person(pod: PodView, step: DrainStep) -> bool:
 
 def _protected(view: RunView, remaining: list[PodView]) -> frozenset[str]:
     """Pods that a soft fault waits for; a hard fault protects nobody, and the plan says so."""
-    if view.run.spec.severity == "Hard":
+    if view.hard:
         return frozenset()
     classes = view.policy.protected_priority_classes
     return frozenset(

@@ -27,7 +27,8 @@ def decide_swap(view: RunView, step: SwapStep, status: StepStatus | None) -> Dec
 
     Without a grant for a spare (declared ``noSpare: WithoutSpare``) the step is skipped. A spare
     that is no longer fit is not used: the next fleet pass claims another one. At the time-out a
-    soft fault ends before any harm; a node that is out already goes on without a spare.
+    soft fault ends before any harm; a node that is out already goes on without a spare, and so does
+    one whose soft fault a hard one has joined: it is not left in its pool until a spare is free.
     """
     started = read_instant(status.started_at) if status is not None else None
     late = started is not None and view.now >= started + timedelta(seconds=seconds(step.timeout))
@@ -35,12 +36,15 @@ def decide_swap(view: RunView, step: SwapStep, status: StepStatus | None) -> Dec
         return Done(reason="the node is in no pool", skipped=True)
     if view.home.spec.role != "Workload":
         return Done(reason=f"{view.home.metadata.name} is no workload pool", skipped=True)
+    hurry = bool(view.status.raised_by) and view.did("quarantine") is None
     if view.spare is not None and _is_member(view.spare, view.home):
-        return _arrived(view.spare, late)
+        return _arrived(view.spare, late or hurry)
     if view.run.spec.spare is UNSET and view.playbook.no_spare == "WithoutSpare":
         return Done(reason="no spare was free; noSpare: WithoutSpare", skipped=True)
     reason = _not_now(view)
     if reason is not None:
+        if hurry:
+            return Done(reason=f"{reason}; a hard fault waits for none", skipped=True)
         if late:
             return _too_late(view, reason)
         return Wait(after_s=POLL_S, reason=reason, blocked="NoSpareNow")

@@ -12,7 +12,7 @@ from remediator.model.action import CreateJob, EvictPod
 from remediator.model.decision import Look
 from remediator.model.keys import TAINT_QUARANTINE
 from remediator.model.playbook import DrainStep, Step
-from remediator.model.remediation import RemediationStatus, RunState
+from remediator.model.remediation import RemediationStatus, RunState, StepStatus
 from remediator.model.views import PdbView
 from tests.unit.core.builders import (
     HARD,
@@ -24,6 +24,7 @@ from tests.unit.core.builders import (
     a_run,
     a_view,
     at,
+    text,
 )
 from tests.unit.core.tiny_world import (
     KINDS,
@@ -413,6 +414,31 @@ def test_run_of_every_valid_playbook_moves_only_along_the_table():
 
         assert world.play() in (RunState.RETURNED, RunState.HANDED_OFF), playbook.actions
     assert followed > 100
+
+
+def test_run_that_a_hard_fault_joins_is_hard_for_good_and_has_its_time_anew():
+    """Hours of a soft fault's patience must not have used up the minutes of a hard one."""
+    waiting = StepStatus(id="drain", action="drain", state="Intent", started_at=text(0))
+    done = StepStatus(id="swap", action="swap", state="Done", started_at=text(0), finished_at=text(1))
+    status = RemediationStatus(state="Draining", steps=(done, waiting))
+    run = a_run(severity="Soft", status=status)
+    move = decide_run(a_view(*SOFT, run=run, now=at(7_200), hard_fault="gpu.bus: xid 79"))
+
+    assert move.save == replace(
+        status,
+        raised_by="gpu.bus: xid 79",
+        message="a hard fault has joined: gpu.bus: xid 79",
+        steps=(done, replace(waiting, started_at=text(7_200))),
+    )
+    again = decide_run(a_view(*SOFT, run=replace(run, status=move.save), now=at(7_201), hard_fault="other"))
+    assert again.save is None or again.save.raised_by == "gpu.bus: xid 79"
+
+
+def test_run_of_a_hard_fault_is_not_raised_again():
+    """It is as hard as it gets; one more write a fault would be noise."""
+    move = decide_run(a_view(*HARD, hard_fault="gpu.bus: xid 79"))
+
+    assert move.save is None or not move.save.raised_by
 
 
 def test_run_without_status_or_steps_is_granted():

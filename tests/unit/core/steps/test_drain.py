@@ -166,6 +166,8 @@ def test_drain_of_a_soft_fault_waits_for_protected_pods(kind):
     assert isinstance(decide(pod, now_s=86_400, **soft), GiveUp)
     assert evicted(decide(pod, a_pod("other"), **soft)) == ["other"]
     assert isinstance(decide(pod, **fields), Act)
+    raised = a_run(severity="Soft", status=RemediationStatus(raised_by="gpu.bus: xid 79"))
+    assert isinstance(decide(pod, **fields | {"run": raised}), Act), "a hard fault has joined"
 
 
 def test_drain_leaves_a_gang_that_another_soft_run_moves():

@@ -92,6 +92,26 @@ def test_swap_goes_on_without_a_spare_when_the_node_is_out_already():
     assert decision.skipped
 
 
+@pytest.mark.parametrize("reason", sorted(NOT_NOW))
+def test_swap_of_a_run_that_a_hard_fault_has_joined_waits_for_no_spare(reason):
+    """The job is dead already; each minute in the pool makes it die again."""
+    raised = a_run(spare=a_spare(), status=RemediationStatus(raised_by="gpu.bus: xid 79"))
+    decision = decide(**NOT_NOW[reason], run=raised)
+
+    assert isinstance(decision, Done)
+    assert decision.skipped
+    assert reason in decision.reason
+
+
+def test_swap_of_a_run_that_a_hard_fault_has_joined_takes_a_spare_that_is_there():
+    """One patch costs no time."""
+    raised = a_run(spare=a_spare(), status=RemediationStatus(raised_by="gpu.bus: xid 79"))
+    slow = a_node("spare-1", ready="False")
+
+    assert isinstance(decide(run=raised), Act)
+    assert isinstance(decide(slow, spare_home=TRAIN, run=raised), Done)
+
+
 def test_swap_of_a_member_is_done_once_it_serves():
     """A spare that joined and is not Ready fills no place yet; at the time-out it is told as it is."""
     joined = a_node("spare-1")
