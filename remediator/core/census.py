@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from remediator.core.serving import not_serving, pool_of
+from remediator.core.serving import not_serving, pools_of
 from remediator.model.pool import ResourcePool
 from remediator.model.views import NodeView
 
@@ -22,6 +22,7 @@ class Census:
         self._home: dict[str, str] = {}
         self._members: dict[str, set[str]] = {}
         self._out: dict[str, dict[str, str]] = {}
+        self._several: dict[str, tuple[str, ...]] = {}
 
     def rebuild(
         self,
@@ -32,7 +33,7 @@ class Census:
         """Start afresh from all nodes; call it when a pool or the policy changed."""
         self._pools = tuple(sorted(pools, key=lambda pool: pool.metadata.name))
         self._serving_taints = tuple(serving_taints)
-        self._home = {}
+        self._home, self._several = {}, {}
         self._members = {pool.metadata.name: set() for pool in self._pools}
         self._out = {pool.metadata.name: {} for pool in self._pools}
         for node in nodes:
@@ -44,10 +45,13 @@ class Census:
         if old is not None:
             self._members[old].discard(name)
             self._out[old].pop(name, None)
-        pool = pool_of(node, self._pools) if node is not None else None
-        if node is None or pool is None:
+        self._several.pop(name, None)
+        pools = pools_of(node, self._pools) if node is not None else ()
+        if node is None or not pools:
             return
-        home = pool.metadata.name
+        pool, home = pools[0], pools[0].metadata.name
+        if len(pools) > 1:
+            self._several[name] = tuple(each.metadata.name for each in pools)
         self._home[name] = home
         self._members[home].add(name)
         reason = not_serving(node, pool, self._serving_taints)
@@ -55,8 +59,21 @@ class Census:
             self._out[home][name] = reason
 
     def home(self, node: str) -> str | None:
-        """Name of the pool that the node is a member of."""
+        """Name of the pool that the node is a member of; the first by name of ``several``."""
         return self._home.get(node)
+
+    @property
+    def several(self) -> Mapping[str, tuple[str, ...]]:
+        """Nodes that are in more than one pool, and the names of these: nobody's budget counts them right."""
+        return self._several
+
+    def sharing(self, pool: str) -> Mapping[str, str]:
+        """Pools that share a node with this one, each with the first such node."""
+        found: dict[str, str] = {}
+        for node in sorted(self._several):
+            if pool in self._several[node]:
+                found.update({name: node for name in self._several[node] if name not in (pool, *found)})
+        return found
 
     def members(self, pool: str) -> frozenset[str]:
         return frozenset(self._members.get(pool, ()))

@@ -116,6 +116,9 @@ def _owner(case: Case) -> Answer:
         return "ControlPlane", "a control-plane node is never touched"
     if node.name in view.conflicted:
         return "IdentityConflict", "two live Nodes carry this machine's identity"
+    if node.name in view.census.several:
+        pools = " and ".join(view.census.several[node.name])
+        return "PoolOverlap", f"a member of the pools {pools}; their budgets can't be kept"
     if node.name in view.own_nodes:
         return "HostsUs", "a pod of ours runs here; it has to move first"
     busy = next(

@@ -11,11 +11,10 @@ from remediator.model.views import NodeView
 _BLOCKING = ("NoSchedule", "NoExecute")
 
 
-def pool_of(node: NodeView, pools: Iterable[ResourcePool]) -> ResourcePool | None:
-    """The pool whose membership label the node carries; the first by name where several match."""
-    return next(
-        (pool for pool in pools if node.labels.get(pool.spec.membership.key) == pool.spec.membership.value),
-        None,
+def pools_of(node: NodeView, pools: Iterable[ResourcePool]) -> tuple[ResourcePool, ...]:
+    """The pools whose membership label the node carries, in their order; more than one is a mistake."""
+    return tuple(
+        pool for pool in pools if node.labels.get(pool.spec.membership.key) == pool.spec.membership.value
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET
 
+from remediator.core.account import needs_grant
 from remediator.core.breaker import FLEET
 from remediator.core.budget import limit_of, resolve
 from remediator.core.census import Census
@@ -16,12 +18,26 @@ from remediator.core.own_keys import not_ours
 from remediator.core.people import paused
 from remediator.core.validity import faults_of
 from remediator.model.instant import write_instant
+from remediator.model.ledger import ManagedNodeStatus
 from remediator.model.meta import Condition
 from remediator.model.playbook import Playbook, PlaybookStatus
 from remediator.model.policy import BreakerState, PolicySpec, RemediationPolicy
 from remediator.model.pool import PoolStatus, ResourcePool
+from remediator.model.remediation import Remediation
 from remediator.model.views import NodeView
 from remediator.model.words import shortened
+
+
+def machines_away(ledgers: Mapping[str, ManagedNodeStatus], runs: Iterable[Remediation]) -> Counter[str]:
+    """How many machines were taken out of each pool and are not back in service, by pool.
+
+    Args:
+        ledgers: the memory of every machine, by its name.
+        runs: the open ones.
+    """
+    away = {machine: ledger.out.pool for machine, ledger in ledgers.items() if ledger.out is not UNSET}
+    away |= {run.spec.machine: run.spec.pool for run in runs if not needs_grant(run)}
+    return Counter(away.values())
 
 
 def pool_status(
@@ -30,7 +46,8 @@ def pool_status(
     policy: PolicySpec,
     *,
     fit_spares: int,
-    overlaps: tuple[str, ...],
+    away: int,
+    overlaps: Mapping[str, str],
     drift: tuple[str, ...],
     now: str,
 ) -> PoolStatus:
@@ -38,7 +55,8 @@ def pool_status(
 
     Args:
         fit_spares: nodes of the pool's buffers that could join it now.
-        overlaps: names of pools with the same membership.
+        away: machines that were taken out of the pool and are not back in service.
+        overlaps: pools that share members with this one, each with what is shared.
         drift: member nodes that lack a part of the projection, sorted; never repaired en masse.
     """
     name = pool.metadata.name
@@ -56,7 +74,7 @@ def pool_status(
         not_serving=out,
         limit=resolve(limit_of(pool.spec, policy), size) if pool.spec.role == "Workload" else 0,
         spares=fit_spares,
-        out=out,
+        out=away,
         conditions=merge_conditions(before.conditions, found, now),
     )
 
@@ -139,10 +157,11 @@ def merge_conditions(
     return tuple(merged)
 
 
-def _ready(overlaps: tuple[str, ...], keys: tuple[str, ...]) -> Condition:
+def _ready(overlaps: Mapping[str, str], keys: tuple[str, ...]) -> Condition:
     if overlaps:
-        message = f"same membership label as {', '.join(overlaps)}; give each pool its own value"
-        return Condition(type="Ready", status="False", reason="Overlap", message=message)
+        shared = [f"{what} with {name}" for name, what in sorted(overlaps.items())]
+        message = f"shares {shortened(shared, 8)}; nothing is done to nodes of two pools: give each node one"
+        return Condition(type="Ready", status="False", reason="PoolOverlap", message=message[:1_024])
     if keys:
         message = f"writes {', '.join(keys)}; list it in RemediationPolicy/cluster spec.nodeKeys"
         return Condition(type="Ready", status="False", reason="KeyNotListed", message=message[:1_024])

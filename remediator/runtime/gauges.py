@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from remediator.core.people import paused
 from remediator.core.validity import faults_of
+from remediator.model.pool import PoolStatus
 from remediator.ports import Clock, FeedState, Telemetry
 from remediator.runtime.diagnosis import Diagnoses
 from remediator.runtime.fleet_loop import FleetLoop
@@ -89,20 +90,14 @@ class Gauges:
 
     def _pools(self) -> None:
         census = self._world.census
-        ledgers = self._world.caches.ledgers.views().values()
-        gone = Counter(
-            ledger.status.out.pool
-            for ledger in ledgers
-            if ledger.status is not UNSET and ledger.status.out is not UNSET
-        )
         for name, pool in self._world.pools.items():
             out = len(census.out(name))
             self._set("remediator_nodes", census.size(name) - out, {"pool": name, "state": "serving"})
             self._set("remediator_nodes", out, {"pool": name, "state": "not_serving"})
-            self._set("remediator_nodes", gone[name], {"pool": name, "state": "out"})
             self._set("remediator_spares_wanted", pool.spec.spares_wanted, {"pool": name})
-            fit = pool.status.spares if pool.status is not UNSET else 0
-            self._set("remediator_spares", fit, {"pool": name})
+            told = pool.status if pool.status is not UNSET else PoolStatus()
+            self._set("remediator_nodes", told.out, {"pool": name, "state": "out"})
+            self._set("remediator_spares", told.spares, {"pool": name})
 
     def _playbooks(self) -> None:
         ceiling = self._world.policy_spec.max_mode if self._world.policy is not None else "Audit"

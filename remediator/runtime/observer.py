@@ -72,6 +72,8 @@ class Observer:
                 sick[name] = signals[0]
             elif name in conflicted:
                 sick[name] = "two live Nodes carry this machine's identity"
+            elif name in world.census.several:
+                sick[name] = f"a member of the pools {' and '.join(world.census.several[name])}"
             elif world.is_adopted(name):
                 sick[name] = "adopted as known out"
             elif node is not None and node.uid in at_work:

@@ -9,7 +9,7 @@ import structlog
 from remediator.core.fleet import ranked_spares
 from remediator.core.match import selects
 from remediator.core.request import FleetView
-from remediator.core.summary import drifted, playbook_status, pool_status
+from remediator.core.summary import drifted, machines_away, playbook_status, pool_status
 from remediator.errors import PermanentError, TransientError
 from remediator.model.action import Attribution, SavePlaybookStatus, SavePoolStatus
 from remediator.model.instant import write_instant
@@ -43,11 +43,12 @@ class Statuses:
         if self._world.caches.missing():
             return
         view = self._scout.view()
+        away = machines_away(view.ledgers, view.runs.values())
         for name in sorted(view.pools):
-            await self._pool(view.pools[name], view)
+            await self._pool(view.pools[name], view, away[name])
         await self._playbooks(view)
 
-    async def _pool(self, pool: ResourcePool, view: FleetView) -> None:
+    async def _pool(self, pool: ResourcePool, view: FleetView, away: int) -> None:
         name = pool.metadata.name
         members = [view.nodes[each] for each in sorted(view.census.members(name)) if each in view.nodes]
         quiet = [node for node in members if node.name not in view.census.out(name)]
@@ -60,6 +61,7 @@ class Statuses:
             view.census,
             view.policy,
             fit_spares=fit,
+            away=away,
             overlaps=_overlaps(pool, view),
             drift=tuple(node.name for node in quiet if drifted(node, pool)),
             now=write_instant(view.now.replace(microsecond=0)),
@@ -104,12 +106,12 @@ def _reserved(view: FleetView) -> set[str]:
     return {grant.spare for grant in view.status.grants if grant.spare}
 
 
-def _overlaps(pool: ResourcePool, view: FleetView) -> tuple[str, ...]:
+def _overlaps(pool: ResourcePool, view: FleetView) -> dict[str, str]:
+    """Pools with the same membership label, were it empty, and those that share a node."""
     name = pool.metadata.name
-    return tuple(
-        sorted(
-            other
-            for other, each in view.pools.items()
-            if other != name and each.spec.membership == pool.spec.membership
-        )
-    )
+    same = {
+        other: "its membership label"
+        for other, each in view.pools.items()
+        if other != name and each.spec.membership == pool.spec.membership
+    }
+    return {other: f"node {node}" for other, node in view.census.sharing(name).items()} | same

@@ -150,9 +150,10 @@ def test_overlapping_pools_say_so(stage: Stage) -> None:
     def told() -> bool:
         pools = {pool["metadata"]["name"]: pool for pool in stage.api.list(f"{GROUP}/resourcepools")}
         conditions = pools["train"].get("status", {}).get("conditions", [])
-        return any(each["reason"] == "Overlap" and "train-again" in each["message"] for each in conditions)
+        found = [each["message"] for each in conditions if each["reason"] == "PoolOverlap"]
+        return any("train-again" in message for message in found)
 
-    wait_until(told, timeout_s=40, what="the condition Overlap")
+    wait_until(told, timeout_s=40, what="the condition PoolOverlap")
 
 
 def _bare_node(name: str, *, labels: dict[str, str], conditions: list[dict[str, str]]) -> dict[str, object]:

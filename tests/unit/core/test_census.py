@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remediator.core.census import Census
-from tests.unit.core.builders import BUFFER, TRAIN, a_node
+from remediator.model.pool import Membership
+from tests.unit.core.builders import BUFFER, TRAIN, a_node, a_pool
 
 POOLS = (TRAIN, BUFFER)
 changes = st.lists(
@@ -48,6 +49,23 @@ def test_census_of_updates_equals_a_rebuild(history):
     fresh.rebuild((node for node in nodes.values() if node is not None), reversed(POOLS), ())
 
     assert counted(census) == counted(fresh)
+
+
+GOLD = a_pool("gold", membership=Membership(key="tier", value="gold"))
+
+
+def test_census_names_nodes_of_two_pools_until_they_have_one():
+    """Each pool's budget would count such a node by itself, and both would be wrong."""
+    census = Census()
+    both = a_node("n-0", labels={"tier": "gold"})
+    census.rebuild([both, a_node("n-1")], (TRAIN, BUFFER, GOLD), ())
+
+    assert census.home("n-0") == "gold"
+    assert dict(census.several) == {"n-0": ("gold", "train")}
+    assert dict(census.sharing("train")) == {"gold": "n-0"}
+    assert dict(census.sharing("buffer")) == {}
+    census.update("n-0", a_node("n-0"))
+    assert (dict(census.several), census.home("n-0")) == ({}, "train")
 
 
 def test_census_of_nothing_is_empty():

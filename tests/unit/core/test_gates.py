@@ -84,6 +84,7 @@ CASES = {
     "OwnedByOther": marked(taints=({"key": "karpenter.sh/disrupted", "effect": "PreferNoSchedule"},)),
     "ControlPlane": marked(labels={"node-role.kubernetes.io/control-plane": ""}),
     "IdentityConflict": {"conflicted": frozenset({"gpu-1"})},
+    "PoolOverlap": {"pools": (TRAIN, BUFFER, a_pool("gold", membership=TRAIN.spec.membership))},
     "HostsUs": {"own_nodes": frozenset({"gpu-1"})},
     "RunOpen": {"runs": {"gpu-1-1": a_run("gpu-1-1")}},
     "RunOpen ": {"grants": (a_grant("gpu-1-1"),), "policy": a_policy(pool_max_concurrent=9)},

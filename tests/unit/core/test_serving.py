@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remediator.core.serving import not_serving, pool_of
+from remediator.core.serving import not_serving, pools_of
 from tests.unit.core.builders import BUFFER, TRAIN, a_node, a_pool, quarantined
 
 SERVING = ("nvidia.com/gpu", "example.com/ok")
@@ -48,10 +48,10 @@ def test_taint_of_the_buffer_serves_the_buffer_and_not_the_pool():
     assert not_serving(node, TRAIN, SERVING) == "Tainted"
 
 
-def test_pool_of_a_node_is_the_first_that_matches():
+def test_pools_of_a_node_are_all_that_match_in_their_order():
     """Two pools with one membership are an error of people; the answer must not flap all the same."""
     twin = a_pool("train")
 
-    assert pool_of(a_node(), (BUFFER, TRAIN, twin)) is TRAIN
-    assert pool_of(a_node(pool=None), (BUFFER, TRAIN)) is None
-    assert pool_of(a_node(pool="other"), (BUFFER, TRAIN)) is None
+    assert pools_of(a_node(), (BUFFER, TRAIN, twin)) == (TRAIN, twin)
+    assert pools_of(a_node(pool=None), (BUFFER, TRAIN)) == ()
+    assert pools_of(a_node(pool="other"), (BUFFER, TRAIN)) == ()

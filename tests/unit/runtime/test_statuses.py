@@ -46,6 +46,23 @@ async def test_statuses_show_the_pool_in_numbers():
 
 
 @pytest.mark.asyncio
+async def test_statuses_count_machines_that_are_away():
+    """A machine in repair is no member any more; whoever plans capacity asks where it went."""
+    rig = Rig()
+    await once(rig)
+    away = [pool(rig).out]
+    rig.break_node("gpu-1")
+    for _ in range(60):
+        await rig.round(1.0)
+        await once(rig)
+        away.append(pool(rig).out)
+        rig.gauges.once()
+        assert f'remediator_nodes{{pool="train",state="out"}} {away[-1]}.0' in rig.metrics.render().decode()
+
+    assert (away[0], max(away), away[-1]) == (0, 1, 0)
+
+
+@pytest.mark.asyncio
 async def test_statuses_are_written_once():
     """A status that is true already costs nothing."""
     rig = Rig()
@@ -98,7 +115,7 @@ async def test_statuses_name_pools_that_overlap():
     await once(rig)
 
     ready = next(each for each in pool(rig).conditions if each.type == "Ready")
-    assert (ready.status, ready.reason) == ("False", "Overlap")
+    assert (ready.status, ready.reason) == ("False", "PoolOverlap")
 
 
 @pytest.mark.asyncio
