@@ -13,7 +13,7 @@ from remediator.core.lifecycle import ended, natural
 from remediator.core.request import FleetView, Request, Shadow
 from remediator.model.instant import write_instant
 from remediator.model.meta import Rate
-from remediator.model.policy import BreakerState, Grant, RateState
+from remediator.model.policy import RATES_MAX, BreakerState, Grant, RateState
 from remediator.model.remediation import Remediation, RunState
 
 _DETACHED_STATES = (RunState.DETACHED, RunState.REPAIRING, RunState.VERIFYING)
@@ -96,8 +96,18 @@ class Account:
         if request.harms and request.trigger != "Reappeared":
             for scope, rate in self.rate_limits(request):
                 self.rates[scope] = budget.take(scope, rate, self.rates.get(scope), self._view.now)
+            self._forget_old_rates()
             self.breakers = breaker.with_trial(self.breakers, self.scopes(request), request.run)
         return grant
+
+    def _forget_old_rates(self) -> None:
+        """Keep the fleet's bucket and the newest others: the list is bounded, and old buckets are full.
+
+        One too many and the server would refuse the whole status, with every grant in it.
+        """
+        others = sorted(self.rates.keys() - {"fleet"}, key=lambda scope: self.rates[scope].at, reverse=True)
+        for scope in others[RATES_MAX - 1 :]:
+            del self.rates[scope]
 
     def scopes(self, request: Request) -> frozenset[str]:
         """Scopes of the breakers that may stop this request."""

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from remediator.core import breaker
 from remediator.core.account import Account, needs_grant, run_state
+from remediator.core.assurance import assure
 from remediator.core.gates import Case, evaluate
 from remediator.core.lifecycle import ended
 from remediator.core.plan import Plan, build_plan
@@ -82,6 +83,9 @@ def decide_fleet(view: FleetView, requests: Sequence[Request], faults: Sequence[
         view: the fleet at one instant.
         requests: in any order; at most one per machine is granted.
         faults: every confirmed fault there is, acted on or not; the breakers count these.
+
+    Raises:
+        ContractError: what was decided breaks one of our own rules; nothing of it may be recorded.
     """
     books = open_books(view, faults)
     account = books.account
@@ -96,7 +100,7 @@ def decide_fleet(view: FleetView, requests: Sequence[Request], faults: Sequence[
         breakers=account.breakers,
         recent_faults=books.marks,
     )
-    return FleetDecision(
+    decision = FleetDecision(
         granted=tuple(judge.granted),
         would_act=tuple(judge.would_act),
         refused=tuple(judge.refused),
@@ -105,6 +109,8 @@ def decide_fleet(view: FleetView, requests: Sequence[Request], faults: Sequence[
         orphans=books.orphans,
         shadows=shadow.shadows,
     )
+    assure(view, [each.request for each in decision.granted if each.request.harms], status.grants)
+    return decision
 
 
 class Books(Struct, frozen=True):

@@ -30,6 +30,7 @@ from remediator.model.meta import (
 )
 
 GRANTS_MAX = 256
+RATES_MAX = 64
 BREAKERS_MAX = 64
 CAUSES_MAX = 32
 CAUSE_CHARS_MAX = 317 + 1 + 63  # LABEL=VALUE
@@ -166,7 +167,7 @@ class PolicyStatus(Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     term: Annotated[int, Meta(ge=0)] = 0
     leader: Annotated[str, Meta(max_length=253)] = ""
     grants: Annotated[tuple[Grant, ...], Meta(max_length=GRANTS_MAX)] = ()
-    rates: Annotated[tuple[RateState, ...], Meta(max_length=64)] = ()
+    rates: Annotated[tuple[RateState, ...], Meta(max_length=RATES_MAX)] = ()
     breakers: Annotated[tuple[BreakerState, ...], Meta(max_length=BREAKERS_MAX)] = ()
     recent_faults: Annotated[tuple[FaultMark, ...], Meta(max_length=GRANTS_MAX)] = ()
     # XID codes whose first round of pages over the whole fleet has been latched.

@@ -11,6 +11,7 @@ from remediator.core.account import Account, handed_over, natural_state, needs_g
 from remediator.core.request import Shadow
 from remediator.model.meta import Rate
 from remediator.model.playbook import PlaybookLimits
+from remediator.model.policy import RATES_MAX, PolicyStatus, RateState
 from remediator.model.remediation import RemediationStatus, RunState, StepStatus
 from tests.unit.core.builders import a_fleet, a_grant, a_node, a_playbook, a_request, a_run, at, text
 
@@ -93,6 +94,22 @@ def test_account_takes_no_token_for_healing():
     account.grant(a_request(a_node(), "quarantine", trigger="Reappeared"), "train", "")
 
     assert account.rates == {}
+
+
+def test_account_keeps_no_more_rates_than_the_status_holds():
+    """One more and the server would refuse the status with every grant in it; the fleet's own stays."""
+    states = [
+        RateState(scope=f"playbook/p{number:02}", tokens=0.0, at=text(number - 99)) for number in range(64)
+    ]
+    fleet = RateState(scope="fleet", tokens=1.0, at=text(-999))
+    view = a_fleet([a_node()], status=PolicyStatus(term=1, rates=(fleet, *states[1:])))
+    account = Account(view, (), ())
+    own = a_playbook("quarantine", limits=PlaybookLimits(rate=Rate(count=1, per="1h")))
+    account.grant(a_request(playbook=own), "train", "")
+
+    assert len(account.rates) == RATES_MAX
+    assert {"fleet", "playbook/p", "playbook/p63"} <= account.rates.keys()
+    assert "playbook/p01" not in account.rates
 
 
 def test_account_of_shadows_leaves_the_real_books_alone():
