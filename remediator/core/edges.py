@@ -132,11 +132,6 @@ def merge_latches(old: Iterable[Latch], new: Iterable[Latch], boot_id: str) -> t
     return tuple(live[:LATCHES_MAX])
 
 
-def settle_latches(latches: Iterable[Latch]) -> tuple[Latch, ...]:
-    """Turn faults into known codes, after a repair that healed them without a reboot."""
-    return tuple(replace(latch, state="Baseline") if latch.state == "Fault" else latch for latch in latches)
-
-
 def _bound(previous: GpuMemory, watch: Watch) -> GpuMemory:
     """The memory of this Node and boot; another one starts empty."""
     if (previous.node_uid, previous.boot_id) == (watch.node_uid, watch.boot_id):

@@ -77,14 +77,17 @@ def _hold(case: Case) -> Answer:
         return "HoldActive", held_by
     ledger = view.ledgers.get(case.request.machine)
     until = read_instant(ledger.veto_until) if ledger is not None else None
-    if ledger is not None and until is not None and until > view.now and not case.request.by:
-        left = spoken((until - view.now).total_seconds())
-        return "VetoHold", f"{ledger.veto_by or 'a person'} said no; not again for {left}"
+    passed = "none"
+    if ledger is not None and until is not None and until > view.now:
+        no = f"{ledger.veto_by or 'a person'} said no"
+        if not case.request.by:
+            return "VetoHold", f"{no}; not again for {spoken((until - view.now).total_seconds())}"
+        passed = f"{no}; {case.request.by} asked for it since"  # decision 0023
     if node.name in view.adopted:
         return "KnownOut", "adopted as known out"
     if view.blind:
         return "Blind", view.blind
-    return "", "none"
+    return "", passed
 
 
 def _pause(case: Case) -> Answer:
@@ -332,7 +335,7 @@ def _breaker(case: Case) -> Answer:
 
 def _coverage(case: Case) -> Answer:
     if case.request.by:
-        return "", "not needed"
+        return "", f"not needed: {case.request.by} asked for it"  # decision 0023
     answers = []
     if acts_on_silence(case.request.playbook.spec) and silent(case.request.node):
         answers.append(_silence(case))

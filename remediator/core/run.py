@@ -172,7 +172,7 @@ def decide_step(view: RunView, step: Step, status: StepStatus) -> Decision:
     if step.verify is not UNSET:
         return decide_verify(view, step.verify, status)
     if step.return_ is not UNSET:
-        return decide_return(view, step.return_)
+        return decide_return(view, step.return_, status)
     if step.detach is not UNSET:
         return decide_detach(view, step.id)
     if step.collect is not UNSET:
@@ -292,18 +292,10 @@ def _blocked(view: RunView, status: RemediationStatus, step: Step, wait: Wait) -
         reason=NOT_BEGUN if wait.idle else status.reason,
     )
     waiting = _in_state(view, status, RunState.BLOCKED, wait.reason, blocked=wait.blocked)
-    return _with_condition(view, waiting, wait) if wait.condition else waiting
-
-
-def _with_condition(view: RunView, status: RemediationStatus, wait: Wait) -> RemediationStatus:
-    named = Condition(
-        type=wait.condition,
-        status="True",
-        reason=wait.condition,
-        message=wait.reason[:1_024],
-        last_transition_time=write_instant(view.now),
-    )
-    return replace(status, conditions=(*status.conditions, named))
+    if not wait.condition:
+        return waiting
+    named = _named(wait.condition, wait.condition, wait.reason, write_instant(view.now))
+    return replace(waiting, conditions=(*waiting.conditions, *named))
 
 
 def _give_up(view: RunView, step: Step, status: StepStatus, decision: GiveUp) -> Move:
@@ -371,6 +363,8 @@ def _closed(
     # Several steps may end in one write; what has to be allowed is the way from where they led.
     advance(_natural(status) if not ended(_natural(status)) else run_state(view.run), state)
     now = write_instant(view.now)
+    surplus = _surplus(view, status) if state is RunState.CANCELLED else ""
+    message = f"{message}; {surplus}" if surplus else message
     verdict = Condition(
         type="Succeeded",
         status="True" if state in _SUCCESS else "False",
@@ -386,7 +380,25 @@ def _closed(
         waits_for="",
         until="",
         finished_at=now,
-        conditions=(verdict,),
+        conditions=(verdict, *_named("SurplusInPool", "SpareStays", surplus, now)),
+    )
+
+
+def _surplus(view: RunView, status: RemediationStatus) -> str:
+    """What the undo of a run leaves: nobody takes a serving node out of its pool for being one too many."""
+    if status.spare is UNSET or all((each.action, each.state) != ("swap", "Done") for each in status.steps):
+        return ""
+    return f"{status.spare.name} stays in pool {view.run.spec.pool}, which has one node more than before"
+
+
+def _named(type_: str, reason: str, message: str, now: str) -> tuple[Condition, ...]:
+    """A true condition with this message; none where there is nothing to say."""
+    if not message:
+        return ()
+    return (
+        Condition(
+            type=type_, status="True", reason=reason, message=message[:1_024], last_transition_time=now
+        ),
     )
 
 
@@ -400,23 +412,11 @@ def _in_state(
     blocked: str = "",
 ) -> RemediationStatus:
     now = write_instant(view.now)
-    conditions = [
-        Condition(type="Succeeded", status="Unknown", reason=state.value, last_transition_time=now),
-    ]
-    if blocked:
-        conditions.append(
-            Condition(
-                type="Blocked",
-                status="True",
-                reason=blocked,
-                message=message[:1_024],
-                last_transition_time=now,
-            )
-        )
+    under_way = Condition(type="Succeeded", status="Unknown", reason=state.value, last_transition_time=now)
     return replace(
         status,
         state=advance(through or run_state(view.run), state).value,
         message=message[:1_024],
-        conditions=tuple(conditions),
+        conditions=(under_way, *(_named("Blocked", blocked, message, now) if blocked else ())),
         started_at=status.started_at or now,
     )

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Final
 
 from remediator.core import patches
 from remediator.core.account import handed_over
 from remediator.core.run_view import RunView
 from remediator.model.action import PatchNode
-from remediator.model.decision import Act, Decision, Done, Wait
+from remediator.model.decision import Act, Decision, Done, GiveUp, Wait
 from remediator.model.duration import seconds
-from remediator.model.instant import write_instant
+from remediator.model.instant import read_instant, write_instant
 from remediator.model.playbook import ReturnStep
 from remediator.model.pool import ResourcePool
+from remediator.model.remediation import RunState, StepStatus
+
+NO_BUFFER_MAX: Final = timedelta(hours=24)
 
 
-def decide_return(view: RunView, step: ReturnStep) -> Decision:
+def decide_return(view: RunView, step: ReturnStep, status: StepStatus) -> Decision:
     """Lift our taint and cordon; join the buffer.
 
     Where no spare took its place, the node goes back to its own pool instead: the place is
-    still empty.
+    still empty. Where there is no buffer for a day, people are handed a machine that is well.
     """
     node = view.node
     assert node is not None
     target = return_target(view)
     if target is None:
-        return Wait(after_s=30.0, reason="no Buffer pool to return to", blocked="NoBuffer")
+        deadline = (read_instant(status.started_at) or view.now) + NO_BUFFER_MAX
+        reason = "no Buffer pool to return to"
+        if view.now >= deadline:
+            return GiveUp(RunState.HANDED_OFF, "NoBuffer", f"{reason}; the machine is well, and stays out")
+        return Wait(after_s=30.0, reason=reason, until=deadline, blocked="NoBuffer")
     membership = target.spec.membership
     member = node.labels.get(membership.key) == membership.value
     if member and not view.quarantined and not view.marked:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
-from remediator.core.edges import settle_latches
 from remediator.model.ledger import ManagedNodeStatus
 from remediator.model.playbook import Matcher
 from remediator.model.signal import Severity
@@ -170,13 +170,14 @@ def test_xid_counts_before_the_ledger_has_its_latch():
 
 
 @pytest.mark.parametrize("page", [(a_gpu(xid=79),), None], ids=["page", "blind"])
-def test_settled_xid_is_no_fault_any_more(page):
-    """A repair without a reboot healed it: the ledger says so, the gauge never will."""
+def test_xid_of_the_baseline_is_no_fault(page):
+    """It stood there before anybody looked: the ledger says so, the gauge never will."""
     ward = Ward(a_playbook(XID))
     ward.look()
     ward.gpu = (a_gpu(xid=79),)
     ward.look()
-    ward.ledger = ManagedNodeStatus(latches=settle_latches(ward.ledger.latches))
+    known = tuple(replace(latch, state="Baseline") for latch in ward.ledger.latches)
+    ward.ledger = ManagedNodeStatus(latches=known)
     ward.gpu = page
 
     assert answer(ward.look()) == "none"

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from remediator.core.edges import (
     GPUS_MAX,
@@ -15,7 +16,6 @@ from remediator.core.edges import (
     edges,
     live_latches,
     merge_latches,
-    settle_latches,
 )
 from remediator.model.instant import write_instant
 from remediator.model.ledger import LATCHES_MAX, Latch
@@ -95,13 +95,13 @@ def test_latch_is_repeated_until_the_ledger_shows_it():
     assert (before, gauge.states) == ({("a", 79): "Fault"}, {})
 
 
-def test_stale_gauge_after_a_repair_is_no_fault_trap_1():
-    """A healed GPU keeps showing the old code until something restarts."""
+def test_stale_gauge_of_the_baseline_is_no_fault_trap_1():
+    """A GPU keeps showing an old code until something restarts."""
     gauge = Gauge()
     gauge.page(a=0)
     gauge.page(a=79)
     gauge.persist()
-    gauge.ledger = settle_latches(gauge.ledger)
+    gauge.ledger = tuple(replace(latch, state="Baseline") for latch in gauge.ledger)
     gauge.restart()
 
     assert gauge.page(a=79) == []

@@ -123,7 +123,9 @@ def test_gates_let_a_healthy_case_through_in_their_order():
 def test_gate_lets_a_person_pass_where_only_the_machine_must_not(fields, code):
     """A person who asks knows of the hold and of the mode; no other gate opens for anybody."""
     assert code in stops(**fields)
-    assert stops(asked(by="ann", trigger="Manual"), **fields) == []
+    mine = asked(by="ann", trigger="Manual")
+    assert stops(mine, **fields) == []
+    assert any("ann asked for it" in each.numbers for each in verdicts(mine, **fields).values())
 
 
 def test_gate_still_asks_for_the_repair_namespace_when_a_person_asks_in_audit():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import UNSET
 
 from remediator.model.playbook import QuarantineStep, Step
 from remediator.model.remediation import RunState
@@ -91,6 +92,20 @@ def test_run_frees_the_claim_when_it_is_cancelled_before_the_hand_over():
     assert world.fleet_pass().status.grants == ()
     assert world.nodes["spare-1"].labels[POOL_KEY] == "buffer"
     assert world.writes == []
+
+
+def test_run_that_is_cancelled_after_the_swap_tells_of_the_surplus():
+    """The spare serves, and nobody takes a serving node away; people may give one back."""
+    world = started(a_playbook(*HARD))
+    world.play(until=RunState.DRAINING)
+    world.cancel()
+    world.play()
+    assert world.run is not None
+    assert world.run.status is not UNSET
+    surplus = [each for each in world.run.status.conditions if each.type == "SurplusInPool"]
+
+    assert [(each.status, each.reason) for each in surplus] == [("True", "SpareStays")]
+    assert "spare-1 stays in pool train" in world.run.status.message
 
 
 def test_run_says_that_a_repair_may_still_run_when_cancelled_in_it():

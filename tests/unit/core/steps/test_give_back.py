@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from remediator.core.steps.give_back import decide_return, return_target
-from remediator.model.decision import Act, Done, Wait
+from remediator.model.decision import Act, Done, GiveUp, Wait
 from remediator.model.playbook import ReturnStep
-from remediator.model.remediation import RemediationStatus, StepStatus
-from tests.unit.core.builders import BUFFER, POOL_KEY, REPAIR, TRAIN, a_node, a_run, a_view, quarantined, text
+from remediator.model.remediation import RemediationStatus, RunState, StepStatus
+from tests.unit.core.builders import (
+    BUFFER,
+    POOL_KEY,
+    REPAIR,
+    TRAIN,
+    a_node,
+    a_run,
+    a_view,
+    at,
+    quarantined,
+    text,
+)
 from tests.unit.core.tiny_world import patched
 
 SWAPPED = RemediationStatus(steps=(StepStatus(id="swap", action="swap", state="Done", started_at=text(0)),))
 SKIPPED = RemediationStatus(
     steps=(StepStatus(id="swap", action="swap", state="Skipped", started_at=text(0)),)
 )
+BEGUN = StepStatus(id="return", action="return", state="Intent", started_at=text(0))
 OUT = quarantined(a_node(pool=None))
 
 
 def decide(node=OUT, status=SWAPPED, **fields):
-    return decide_return(a_view(node=node, run=a_run(status=status), **fields), ReturnStep(probation="24h"))
+    view = a_view(node=node, run=a_run(status=status), **fields)
+    return decide_return(view, ReturnStep(probation="24h"), BEGUN)
 
 
 def test_return_puts_the_machine_into_the_buffer_on_probation():
@@ -53,10 +66,19 @@ def test_return_takes_the_dress_of_the_repair_pool_off():
 
 def test_return_waits_visibly_where_there_is_no_buffer():
     """A healthy machine that nobody takes back has to be seen."""
-    decision = decide(buffer=None)
+    decision = decide(buffer=None, now=at(86_399))
 
     assert isinstance(decision, Wait)
     assert decision.blocked
+    assert decision.until == at(86_400)
+
+
+def test_return_hands_a_machine_to_people_when_nobody_makes_a_buffer():
+    """No run may stay open for ever; the machine is well, and its record says so."""
+    decision = decide(buffer=None, now=at(86_400))
+
+    assert isinstance(decision, GiveUp)
+    assert (decision.state, decision.reason) == (RunState.HANDED_OFF, "NoBuffer")
 
 
 def test_return_target_of_a_buffer_node_is_the_buffer():
