@@ -231,10 +231,14 @@ class PolicyObject:
 
 @dataclass(frozen=True, slots=True)
 class PodListing:
-    """The pods of one node and the PodDisruptionBudgets of their namespaces, read consistently."""
+    """The pods of one node and the PodDisruptionBudgets of their namespaces, read consistently.
+
+    ``tolerant`` are those of the pods' PriorityClasses whose pods may not be taken for a better use.
+    """
 
     pods: tuple[PodView, ...]
     pdbs: tuple[PdbView, ...]
+    tolerant: frozenset[str] = frozenset()
 
 
 class Reader(Protocol):

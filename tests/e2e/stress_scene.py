@@ -22,7 +22,7 @@ from remediator.testbed.pipe import UNASKED_AFTER_S, Link, Pipe
 from remediator.testbed.stage import PRODUCT, RUNS, USER, Stage
 from remediator.testbed.waiting import monotonic, wait_until
 from tests.e2e import verdict
-from tests.e2e.small_world import SmallWorld, effects, open_fleet, workload
+from tests.e2e.small_world import JOBS, SmallWorld, effects, open_fleet, workload
 
 VICTIMS: Final = ("gpu-a-01", "gpu-a-02")  # with one more out than the budget lets go at once
 OUT_MAX: Final = 1
@@ -230,14 +230,22 @@ def assert_calm(story: Story, normal: Story) -> None:
     assert not {event: count for event, count in more.items() if count > LINES_MORE_MAX}, story.lines
 
 
-def assert_no_harm(stage: Stage, story: Story) -> None:
-    """Never more out than the budget; nobody evicted before our taint; no effect twice."""
+def assert_no_harm(stage: Stage, story: Story, *, whole: bool = True) -> None:
+    """Never more out than the budget; nobody evicted before our taint; no effect twice.
+
+    Args:
+        whole: does the audit log hold every write? A killed API server may have committed one that it
+            did not get to log; each write that it did log is judged all the same.
+    """
     assert verdict.out_max(story.records) <= OUT_MAX
-    for name, counts in effects(story.records).items():
-        assert set(counts.values()) == {1}, f"{name}: {counts}"
     found = effects(story.records)
-    assert set(found["quarantined"]) == set(VICTIMS)
-    assert len(found["jobs"]) == len(VICTIMS)
+    for name, counts in found.items():
+        assert set(counts.values()) == {1}, f"{name}: {counts}"
+    assert set(found["quarantined"]) <= set(VICTIMS)
+    assert not whole or set(found["quarantined"]) == set(VICTIMS)
+    assert not whole or len(found["jobs"]) == len(VICTIMS)
+    assert {job["metadata"]["name"] for job in stage.api.list(JOBS)} >= set(found["jobs"])
+    assert len(stage.api.list(JOBS)) == len(VICTIMS)
     homes = {
         record.object_ref.name: verdict.patch_of(record)["target"]["name"]
         for record in stage.audit.since()
@@ -248,8 +256,8 @@ def assert_no_harm(stage: Stage, story: Story) -> None:
     ):
         node = homes[record.object_ref.name]
         tainted = [each for each in _node_patches(story.records, node) if verdict.adds_quarantine(each)]
-        assert tainted, f"{record.object_ref.name} was evicted from {node}, which has no taint of ours"
-        assert tainted[0].staged_at <= record.received_at
+        assert tainted or not whole, f"{record.object_ref.name} was evicted from {node} without our taint"
+        assert not tainted or tainted[0].staged_at <= record.received_at
 
 
 def _node_patches(records: Iterable[AuditRecord], node: str) -> list[AuditRecord]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import Any, Final
@@ -26,6 +27,7 @@ from tests.e2e.verdict import QUARANTINE, pool_of
 CLI_PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 LEASE: Final = "/apis/coordination.k8s.io/v1/namespaces/remediator/leases/remediator"
 LEASE_S: Final = 5.0
+PRESSES_MAX: Final = 3
 HELD: Final = "gpu-a-02"
 STUCK: Final = {
     "apiVersion": "v1",
@@ -151,8 +153,15 @@ def interrupt_at_the_question(user: Path) -> tuple[int, str]:
             assert asking.stderr is not None
             while "[y/N]" not in said and (letter := asking.stderr.read(1)):
                 said += letter
-            asking.send_signal(signal.SIGINT)
-            said += asking.communicate(timeout=30)[1]
+            for _ in range(PRESSES_MAX):
+                asking.send_signal(signal.SIGINT)
+                # Pressed in the instant before it begins to wait for a line, it is noticed with the next one.
+                with suppress(subprocess.TimeoutExpired):
+                    asking.wait(10)
+                    break
+            else:
+                asking.kill()
+            said += asking.stderr.read()
     finally:
         os.close(terminal)
         os.close(program_s)

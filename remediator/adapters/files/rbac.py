@@ -44,6 +44,7 @@ BASE: Final[tuple[Line, ...]] = (
     Line(Rule("", "nodes", ("get", "list", "watch")), "who is faulty, who is spare"),
     Line(Rule("", "pods", ("list",)), "what stands on one node; never watched over the whole cluster"),
     Line(Rule("policy", "poddisruptionbudgets", ("list",)), "what a plan may evict"),
+    Line(Rule("scheduling.k8s.io", "priorityclasses", ("get",)), "whose pods a soft fault waits for"),
     *_each(_KINDS, ("get", "list", "watch"), "our own objects"),
     *_each(
         ("remediations",), ("create", "delete"), "runs: intent before effect, old records after retention"
@@ -69,6 +70,7 @@ OPERATOR: Final[tuple[Line, ...]] = (
     Line(Rule("coordination.k8s.io", "leases", ("get",)), "who leads"),
     Line(Rule("", "pods", ("list",)), "what a plan looks at"),
     Line(Rule("policy", "poddisruptionbudgets", ("list",)), "what a plan looks at"),
+    Line(Rule("scheduling.k8s.io", "priorityclasses", ("get",)), "what a plan looks at"),
     *_each(("managednodes",), ("create", "patch"), "adopt a machine, ask for a playbook on it"),
     *_each(("remediations",), ("patch",), "cancel a run"),
     *_each(("remediationpolicies", "resourcepools"), ("patch",), "pause, and raise or lower maxMode"),

@@ -5,7 +5,7 @@ Always from the server itself, always bounded, never retried here: who asks deci
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from sys import intern
 from typing import Final, TypeVar
@@ -22,7 +22,7 @@ from remediator.adapters.kube.records import POLICIES, RUNS
 from remediator.adapters.kube.wire import ObjectDecoder
 from remediator.errors import PermanentError
 from remediator.model.instant import read_instant
-from remediator.model.keys import POLICY_NAME
+from remediator.model.keys import POLICY_NAME, TOLERATES_PREEMPTION
 from remediator.model.meta import LabelRequirement, LabelSelector, ObjectMeta
 from remediator.model.policy import RemediationPolicy
 from remediator.model.views import EventView, JobView, LeaseView, PdbView, PodView
@@ -30,7 +30,10 @@ from remediator.ports import Clock, Lane, PodListing, PolicyObject, Response, Tr
 
 PODS: Final = "/api/v1/pods"
 EVENTS: Final = f"/apis/events.k8s.io/v1/namespaces/{EVENT_NAMESPACE}/events"
+CLASSES: Final = "/apis/scheduling.k8s.io/v1/priorityclasses"
 PDB_NAMESPACES_MAX: Final = 32
+CLASSES_MAX: Final = 32
+CLASS_KEPT_S: Final = 60.0
 EVENT_LINE_CHARS_MAX: Final = 512
 GET_TIMEOUT_S: Final = 10.0
 UNREADABLE_NAMED_MAX: Final = 3
@@ -61,6 +64,8 @@ class KubeReader:
         self._events = ObjectDecoder(_Event, _event_view)
         self._addresses = ObjectDecoder(_AddressPod, lambda pod: pod)
         self._policies = policy_decoder()
+        self._class = ObjectDecoder(_PriorityClass, lambda each: each.metadata)
+        self._classes: dict[str, tuple[float, bool]] = {}  # until when it is believed, and what
         self.keep(gpu_resource=gpu_resource, pod_annotations=pod_annotations)
 
     def keep(self, *, gpu_resource: str, pod_annotations: frozenset[str]) -> None:
@@ -73,6 +78,7 @@ class KubeReader:
         Returns:
             Pods and PodDisruptionBudgets by namespace and name. Budgets of the namespaces whose
             pods could be evicted only, of at most 32: they name who blocks, the server decides.
+            Of at most 32 of the pods' PriorityClasses those that tolerate being preempted only for a while.
 
         Raises:
             TransientError: a list failed or expired.
@@ -92,7 +98,22 @@ class KubeReader:
         pdbs: list[PdbView] = []
         for namespace in _evictable_namespaces(pods)[:PDB_NAMESPACES_MAX]:
             pdbs += await self._pdbs_of(namespace)
-        return PodListing(pods=pods, pdbs=tuple(pdbs))
+        return PodListing(pods=pods, pdbs=tuple(pdbs), tolerant=await self._tolerant(pods))
+
+    async def _tolerant(self, pods: Iterable[PodView]) -> frozenset[str]:
+        """Which PriorityClasses of these pods carry the mark of the scheduler-plugins; read once a minute."""
+        now, names = self._clock.monotonic(), sorted({pod.priority_class for pod in pods} - {""})
+        found = set()
+        for name in names[:CLASSES_MAX]:
+            until, tolerates = self._classes.get(name, (now, False))
+            if until <= now:
+                seen = await self._one(f"{CLASSES}/{name}", self._class)
+                tolerates = seen is not None and TOLERATES_PREEMPTION in seen.annotations
+                self._classes[name] = (now + CLASS_KEPT_S, tolerates)
+            if tolerates:
+                found.add(name)
+        self._classes = {name: kept for name, kept in self._classes.items() if kept[0] > now}
+        return frozenset(found)
 
     async def _pdbs_of(self, namespace: str) -> list[PdbView]:
         path = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets"
@@ -309,6 +330,10 @@ class _Regarding(Struct, gc=False):
 class _Series(Struct, rename="camel", gc=False):
     count: int = 0
     last_observed_time: str | None = None
+
+
+class _PriorityClass(Struct):
+    metadata: ObjectMeta
 
 
 class _Event(Struct, rename="camel"):
