@@ -8,7 +8,7 @@ from itertools import groupby
 from msgspec import UNSET, Struct
 
 from remediator.core.gates import Case
-from remediator.core.steps.drain import band_key, gang_of, must_leave
+from remediator.core.steps.drain import band_key, gang_of, is_protected, must_leave
 from remediator.model.playbook import DrainStep, PlaybookInForce
 from remediator.model.policy import PolicySpec
 from remediator.model.views import NodeView, PdbView, PodView
@@ -63,8 +63,9 @@ def leaving(
     if step is None:
         return Leaving(known=True)
     going = sorted((pod for pod in pods if must_leave(pod, step)), key=band_key)
+    waits = frozenset(pod.uid for pod in going if soft and is_protected(pod, policy, listing.tolerant))
     bands = tuple(
-        _band(list(group), listing.pdbs, step, policy, soft)
+        _band(list(group), listing.pdbs, step, policy, waits)
         for _, group in groupby(going, key=lambda pod: band_key(pod)[:2])
     )
     staying = [pod for pod in pods if not must_leave(pod, step)]
@@ -104,13 +105,14 @@ def _drain_step(playbook: PlaybookInForce) -> DrainStep | None:
 
 
 def _band(
-    pods: list[PodView], pdbs: Iterable[PdbView], step: DrainStep, policy: PolicySpec, soft: bool
+    pods: list[PodView], pdbs: Iterable[PdbView], step: DrainStep, policy: PolicySpec, waits: frozenset[str]
 ) -> Band:
     budgets = sorted({f"{pdb.namespace}/{pdb.name} {_lets(pdb)}" for pod in pods for pdb in pdbs
                       if _selects(pdb, pod)})  # fmt: skip
     notes: set[str] = set()
     for pod in pods:
-        notes |= _notes(pod, step, policy, soft)
+        notes |= _notes(pod, step, policy)
+        notes |= {f"protected: waits {step.protect_deadline}"} if pod.uid in waits else set()
     return Band(
         pods=tuple(pod.key for pod in pods),
         priority=pods[0].priority,
@@ -121,7 +123,7 @@ def _band(
     )
 
 
-def _notes(pod: PodView, step: DrainStep, policy: PolicySpec, soft: bool) -> set[str]:
+def _notes(pod: PodView, step: DrainStep, policy: PolicySpec) -> set[str]:
     found = set()
     if gang_of(pod, policy):
         found.add("gang")
@@ -131,8 +133,6 @@ def _notes(pod: PodView, step: DrainStep, policy: PolicySpec, soft: bool) -> set
         found.add("scratch data: Held" if step.empty_dir == "Hold" else "scratch data lost")
     if pod.deleting:
         found.add("terminating")
-    if soft and pod.priority_class in policy.protected_priority_classes:
-        found.add(f"protected: waits {step.protect_deadline}")
     return found
 
 

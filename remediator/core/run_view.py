@@ -29,6 +29,7 @@ class RunView(Struct, frozen=True, kw_only=True):
     it. ``home`` is the pool at the grant, ``spare_home`` the spare's pool now, ``buffer`` the pool
     that a repaired node goes to. ``repairs_before`` counts repairs under way that came first.
     ``hard_fault`` is a hard fault of this machine that is acted on, as one line.
+    ``tolerant_classes`` are PriorityClasses of its pods that tolerate preemption only for a while.
     ``busy_gangs`` have pods on other nodes under a soft run. ``events`` are the node's;
     ``evictions`` counts those that were accepted since this process looks after the run.
     """
@@ -48,6 +49,7 @@ class RunView(Struct, frozen=True, kw_only=True):
     pods: tuple[PodView, ...] | None = None
     pods_confirmed: bool = False
     pdbs: tuple[PdbView, ...] = ()
+    tolerant_classes: frozenset[str] = frozenset()
     refused_evictions: Mapping[str, str] = {}
     job: JobView | None = None
     job_known: bool = False

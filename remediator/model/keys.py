@@ -20,6 +20,9 @@ ANNOTATION_HOLD: Final = f"{GROUP}/hold"  # until=RFC3339;by=WHO;reason=TEXT
 ANNOTATION_FENCED: Final = f"{GROUP}/fenced"  # a person's word, the Node's uid: this machine is off
 ANNOTATION_PROBATION: Final = f"{GROUP}/probation-until"  # RFC3339; a spare on probation is the last choice
 
+# Of the scheduler-plugins, on a PriorityClass: its pods may not be taken for a better use for a while.
+TOLERATES_PREEMPTION: Final = "preemption-toleration.scheduling.x-k8s.io/minimum-preemptable-priority"
+
 LABEL_OPT_OUT: Final = f"{GROUP}/opt-out"  # any value but "false" opts the node out
 LABEL_REPAIR: Final = f"{GROUP}/repair"  # on repair Jobs and their pods: the run
 LABEL_NODE: Final = f"{GROUP}/node"  # on repair Jobs and their pods: the node

@@ -6,7 +6,7 @@ It remembers looks only for as long as the run is open; nothing here has to surv
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from msgspec import UNSET
 
@@ -120,6 +120,7 @@ class Observer:
             pods=memory.listing.pods if memory.listing is not None else None,
             pods_confirmed=memory.confirmed,
             pdbs=memory.listing.pdbs if memory.listing is not None else (),
+            tolerant_classes=memory.listing.tolerant if memory.listing is not None else frozenset(),
             refused_evictions=self._refused(memory),
             job=memory.job,
             job_known=memory.job_known,
@@ -148,7 +149,7 @@ class Observer:
             # A listing that begins after our taint was seen can't miss a pod bound before it.
             after_taint = view.quarantined
             listing = await self._reader.pods_of(node.name)
-            memory.listing = PodListing(tuple(_own(listing.pods, view.node)), listing.pdbs)
+            memory.listing = replace(listing, pods=tuple(_own(listing.pods, view.node)))
             memory.confirmed = after_taint
             memory.gangs = frozenset(gang_of(pod, view.policy) for pod in memory.listing.pods) - {""}
         elif what is Look.EVENTS:

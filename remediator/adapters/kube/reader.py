@@ -64,7 +64,7 @@ class KubeReader:
         self._events = ObjectDecoder(_Event, _event_view)
         self._addresses = ObjectDecoder(_AddressPod, lambda pod: pod)
         self._policies = policy_decoder()
-        self._class = ObjectDecoder(_PriorityClass, lambda each: each.metadata)
+        self._class = ObjectDecoder(_PriorityClass, _tolerates_preemption)
         self._classes: dict[str, tuple[float, bool]] = {}  # until when it is believed, and what
         self.keep(gpu_resource=gpu_resource, pod_annotations=pod_annotations)
 
@@ -107,8 +107,7 @@ class KubeReader:
         for name in names[:CLASSES_MAX]:
             until, tolerates = self._classes.get(name, (now, False))
             if until <= now:
-                seen = await self._one(f"{CLASSES}/{name}", self._class)
-                tolerates = seen is not None and TOLERATES_PREEMPTION in seen.annotations
+                tolerates = await self._one(f"{CLASSES}/{name}", self._class) or False
                 self._classes[name] = (now + CLASS_KEPT_S, tolerates)
             if tolerates:
                 found.add(name)
@@ -334,6 +333,11 @@ class _Series(Struct, rename="camel", gc=False):
 
 class _PriorityClass(Struct):
     metadata: ObjectMeta
+
+
+def _tolerates_preemption(each: _PriorityClass) -> bool:
+    annotations = each.metadata.annotations
+    return annotations is not UNSET and TOLERATES_PREEMPTION in annotations
 
 
 class _Event(Struct, rename="camel"):

@@ -13,6 +13,7 @@ from remediator.model.action import EvictPod
 from remediator.model.decision import Act, Decision, Done, GiveUp, Look, Wait
 from remediator.model.duration import seconds
 from remediator.model.instant import read_instant
+from remediator.model.keys import TOLERATES_PREEMPTION
 from remediator.model.playbook import DrainStep
 from remediator.model.policy import PolicySpec
 from remediator.model.remediation import RunState, StepStatus
@@ -24,8 +25,6 @@ UNREADABLE_S: Final = 60.0
 EVICTIONS_PER_PASS_MAX: Final = 20
 _QOS_ORDER: Final = {"BestEffort": 0, "Burstable": 1, "Guaranteed": 2}
 _CRITICAL: Final = ("system-node-critical", "system-cluster-critical")
-TOLERATES_PREEMPTION: Final = "preemption-toleration.scheduling.x-k8s.io/minimum-preemptable-priority"
-
 POD_ANNOTATIONS: Final = frozenset({TOLERATES_PREEMPTION})
 
 
@@ -146,12 +145,17 @@ def _protected(view: RunView, remaining: list[PodView]) -> frozenset[str]:
     """Pods that a soft fault waits for; a hard fault protects nobody, and the plan says so."""
     if view.hard:
         return frozenset()
-    classes = view.policy.protected_priority_classes
-    return frozenset(
-        pod.uid
-        for pod in remaining
-        if pod.priority_class in classes or TOLERATES_PREEMPTION in pod.annotations
-    )
+    return frozenset(pod.uid for pod in remaining if is_protected(pod, view.policy, view.tolerant_classes))
+
+
+def is_protected(pod: PodView, policy: PolicySpec, tolerant: frozenset[str]) -> bool:
+    """Does a soft fault wait for this pod?
+
+    ``tolerant`` are the PriorityClasses that carry the preemption toleration of the scheduler-plugins;
+    on the pod itself it counts, too.
+    """
+    named = pod.priority_class in policy.protected_priority_classes or pod.priority_class in tolerant
+    return named or TOLERATES_PREEMPTION in pod.annotations
 
 
 def _obstacle(view: RunView, step: DrainStep, remaining: list[PodView]) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from remediator.adapters.kube.reader import (
     KubeReader,
 )
 from remediator.errors import PermanentError, TransientError
+from remediator.model.keys import TOLERATES_PREEMPTION
 from remediator.model.meta import LabelRequirement, LabelSelector
 from remediator.ports import Lane, Reader, Response
 from tests.unit.adapters.kube.loopback import Received, answer, connect, kubeconfig, serve
@@ -141,6 +142,40 @@ async def test_pods_of_asks_for_the_nodes_pods_as_of_now():
     assert [asked.path for asked in server.asked] == ["/api/v1/pods", budgets_path("ml")]
 
 
+def class_path(name: str) -> str:
+    return f"/apis/scheduling.k8s.io/v1/priorityclasses/{name}"
+
+
+def a_class(name: str, **annotations: str) -> Response:
+    return json_reply(200, {"metadata": {"name": name, "resourceVersion": "3", "annotations": annotations}})
+
+
+async def test_classes_that_tolerate_preemption_are_told_and_read_once_a_minute():
+    """The mark stands on the class and not on its pods; one read a look would be one a second."""
+    server = Server()
+    server.replies["/api/v1/pods"] = a_page(
+        9, a_pod("a", priorityClassName="gold"), a_pod("b", priorityClassName="tin"), a_pod("c")
+    )
+    server.replies[budgets_path("ml")] = a_page(9)
+    server.replies[class_path("gold")] = a_class("gold", **{TOLERATES_PREEMPTION: "1000"})
+    server.replies[class_path("tin")] = a_class("tin", other="x")
+
+    assert (await server.reader.pods_of("n1")).tolerant == {"gold"}
+    assert (await server.reader.pods_of("n1")).tolerant == {"gold"}
+    paths = [asked.path for asked in server.asked]
+    assert [paths.count(class_path(name)) for name in ("gold", "tin")] == [1, 1]
+
+
+async def test_class_that_is_gone_protects_nobody():
+    """Pods keep the name of a class that somebody deleted."""
+    server = Server()
+    server.replies["/api/v1/pods"] = a_page(9, a_pod("a", priorityClassName="gone"))
+    server.replies[budgets_path("ml")] = a_page(9)
+    server.replies[class_path("gone")] = absent("gone")
+
+    assert (await server.reader.pods_of("n1")).tolerant == frozenset()
+
+
 async def test_budgets_are_read_only_where_a_pod_could_be_evicted():
     """DaemonSet pods, mirror pods and finished ones are never evicted."""
     server = Server()
@@ -200,13 +235,15 @@ async def test_pod_that_cannot_be_read_is_not_left_out():
         ("/api/v1/pods", json_reply(403, {}), PermanentError),
         (budgets_path("ml"), json_reply(500, {}), TransientError),
         (budgets_path("ml"), json_reply(403, {}), PermanentError),
+        ("/apis/scheduling.k8s.io/v1/priorityclasses/gold", json_reply(403, {}), PermanentError),
     ],
-    ids=["reset", "503", "403", "budgets-500", "budgets-403"],
+    ids=["reset", "503", "403", "budgets-500", "budgets-403", "class-403"],
 )
 async def test_pods_that_cannot_be_listed_are_an_error_and_never_empty(path, reply, kind):
     """Unknown is not empty."""
     server = Server()
-    server.replies["/api/v1/pods"] = a_page(9, a_pod("a"))
+    server.replies["/api/v1/pods"] = a_page(9, a_pod("a", priorityClassName="gold"))
+    server.replies[budgets_path("ml")] = a_page(9)
     server.replies[path] = reply
 
     with pytest.raises(kind):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from remediator.errors import ContractError
 from remediator.model.decision import Act, Done, GiveUp, Look, Wait
 from remediator.model.playbook import DrainStep
 from remediator.model.remediation import RemediationStatus, RunState, StepStatus
-from remediator.model.views import PdbView
+from remediator.model.views import PdbView, PodView
 from tests.unit.core.builders import a_node, a_pod, a_policy, a_run, a_view, at, quarantined, text
 
 INTENT = StepStatus(id="drain", action="drain", state="Intent", started_at=text(0))
@@ -147,7 +149,8 @@ def test_drain_that_is_empty_at_the_deadline_is_done():
     assert isinstance(decide(now_s=9_999), Done)
 
 
-PROTECTED = {
+PROTECTED: dict[str, tuple[PodView, dict[str, Any]]] = {
+    "tolerant class": (a_pod(priority_class="gold"), {"tolerant_classes": frozenset({"gold"})}),
     "class": (a_pod(priority_class="gold"), {"policy": a_policy(protected_priority_classes=("gold",))}),
     "annotation": (
         a_pod(annotations={"preemption-toleration.scheduling.x-k8s.io/minimum-preemptable-priority": "1"}),
