@@ -10,10 +10,13 @@ from typing import Final
 from bench.context import Context
 from bench.results import Count, Finding, a_series, at_most
 from remediator.testbed.audit import AuditRecord, writes
+from remediator.testbed.fleet import build_fleet
 from remediator.testbed.stage import USER, Stage
 from remediator.testbed.workloads import Workload
 
 PLAYBOOK: Final = "gpu-off-bus"
+RACKS: Final = 12
+SYSTEM: Final = 4  # 100 nodes with the racks
 SETTLE_S: Final = 5.0
 RUNS_MAX: Final = 8
 WRITES_MAX: Final = 18
@@ -26,7 +29,9 @@ def measure(context: Context) -> Finding:
     """Break one train node after the other, each in a rack of its own, until it has returned."""
     runs = max(1, min(RUNS_MAX, context.trials // 25))
     victims = [f"gpu-{rack}-02" for rack in "abcdefgh"[:runs]]
-    with Stage(context.directory / "stage", context.binaries, workload=Workload()) as stage:
+    specs = build_fleet(RACKS, 8, infer=1, buffer=1, system=SYSTEM)
+    pods = Workload(trainers=6 * RACKS - Workload().gang)  # every train node has one
+    with Stage(context.directory / "stage", context.binaries, workload=pods, specs=specs) as stage:
         # Only then are runs counted that nothing holds up: a refused request has writes of its own.
         stage.patch_playbook(PLAYBOOK, {"limits": {"rate": {"count": 100, "per": "1m", "burst": 10}}})
         stage.patch_policy({"rate": {"count": 100, "per": "1m", "burst": 10}})
@@ -40,10 +45,10 @@ def measure(context: Context) -> Finding:
         # The last ledger write and the release of the grant come after the run's end.
         stage.wait_ledger(stage.runs(victims[-1])[0]["spec"]["machine"], "Probation")
         records = list(writes(stage.audit.since(mark), users=[USER]))
-    return _finding(records, runs)
+    return _finding(records, runs, nodes=len(specs))
 
 
-def _finding(records: list[AuditRecord], runs: int) -> Finding:
+def _finding(records: list[AuditRecord], runs: int, *, nodes: int) -> Finding:
     evictions = [each for each in records if each.object_ref.subresource == "eviction"]
     others = [each for each in records if each.object_ref.resource not in CHATTER and each not in evictions]
     per_node = Counter(each.object_ref.name for each in others if each.object_ref.resource == "nodes")
@@ -66,7 +71,7 @@ def _finding(records: list[AuditRecord], runs: int) -> Finding:
             Count(name="refused, included above", value=round(len(refused) / runs, 2)),
         ),
         conditions={
-            "nodes": 66,
+            "nodes": nodes,
             "nodeSize": "full",
             "playbook": f"{PLAYBOOK} of deploy/overlays/testbed, XID 79, rates raised",
             "runs": runs,

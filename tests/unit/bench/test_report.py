@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from bench import report
+from bench.__main__ import PAGE, PUBLISHED
 from bench.machine import Machine
 from bench.results import Count, Finding, Result, a_series, at_least, at_most, load, save
 
@@ -85,3 +86,8 @@ def test_result_file_is_plain_json(tmp_path):
 def test_numbers_are_short(value, expected):
     """Digits beyond the noise are not information."""
     assert report.number(value) == expected
+
+
+def test_page_in_the_docs_is_that_of_the_published_results():
+    """A figure that somebody typed, or forgot to write anew, was not measured."""
+    assert PAGE.read_text(encoding="utf-8") == report.page(load(PUBLISHED))
