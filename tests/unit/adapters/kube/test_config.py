@@ -17,7 +17,7 @@ from remediator.adapters.kube.config import Connection, ConnectionSettings, load
 from remediator.adapters.kube.server_clock import ServerClock
 from remediator.adapters.kube.transport import KubeTransport, TransportSettings
 from remediator.errors import InputError, PermanentError, TransientError
-from tests.unit.adapters.kube.loopback import kubeconfig
+from tests.unit.adapters.kube.kubeconfigs import kubeconfig
 from tests.unit.adapters.kube.manual_clock import ManualClock
 
 pytestmark = pytest.mark.asyncio

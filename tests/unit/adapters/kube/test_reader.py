@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,9 +16,8 @@ from remediator.adapters.kube.reader import (
 )
 from remediator.errors import PermanentError, TransientError
 from remediator.model.keys import TOLERATES_PREEMPTION
-from remediator.model.meta import LabelRequirement, LabelSelector
+from remediator.model.meta import LabelSelector
 from remediator.ports import Lane, Reader, Response
-from tests.unit.adapters.kube.loopback import Received, answer, connect, kubeconfig, serve
 from tests.unit.adapters.kube.manual_clock import ManualClock
 from tests.unit.adapters.kube.scripted import (
     Asked,
@@ -452,41 +449,3 @@ async def test_pod_addresses_in_all_namespaces_when_none_is_named():
 
     assert await server.reader.pod_addresses("", LabelSelector()) == {}
     assert server.asked[0].query == {"limit": "500"}
-
-
-# -- through the real transport
-
-
-async def test_reads_over_a_real_connection(tmp_path: Path):
-    """Paths, queries and bodies survive the client, the socket and a real HTTP answer."""
-    selector = LabelSelector(
-        match_expressions=(
-            LabelRequirement(key="example.com/app", operator="In", values=("a", "b")),
-            LabelRequirement(key="old", operator="DoesNotExist"),
-        )
-    )
-
-    async def script(received: Received, writer: asyncio.StreamWriter) -> None:
-        path = received.target.split("?")[0]
-        if path == "/api/v1/namespaces/gpu/pods":
-            body = a_page(9, a_pod("a", "gpu", status={"podIP": "10.0.0.1"})).body
-            writer.write(answer(200, body))
-        elif path == f"{ROOT}/remediationpolicies/cluster":
-            writer.write(answer(200, msgspec.json.encode(POLICY)))
-        else:
-            writer.write(answer(404, absent("x").body))
-        await writer.drain()
-
-    async with serve(script) as server, connect(kubeconfig(tmp_path, server.url)) as transport:
-        reader = KubeReader(
-            transport, clock=ManualClock(), gpu_resource="nvidia.com/gpu", pod_annotations=frozenset()
-        )
-        assert await reader.pod_addresses("gpu", selector) == {"n1": ("10.0.0.1",)}
-        found = await reader.policy()
-        assert found is not None
-        assert msgspec.json.decode(found.raw) == POLICY
-        assert await reader.run_exists("m-1") is False
-        assert await reader.job("repair", "j") is None
-
-    query = server.requests[0].target.split("?")[1]
-    assert "labelSelector=example.com%2Fapp+in+%28a%2Cb%29%2C%21old" in query.replace("%20", "+")

@@ -12,18 +12,9 @@ from remediator.adapters.kube.errors import NotSentError
 from remediator.adapters.kube.transport import TransportSettings
 from remediator.errors import TransientError
 from remediator.ports import Lane
-from tests.unit.adapters.kube.loopback import (
-    CHUNKED,
-    Received,
-    always,
-    answer,
-    connect,
-    kubeconfig,
-    serve,
-    then_close,
-    then_reset,
-)
-from tests.unit.adapters.kube.transport_calls import NODES, REAL, get, hang, slow_headers, watch
+from tests.contract.loopback import CHUNKED, Received, always, answer, connect, serve, then_close, then_reset
+from tests.contract.transport_calls import NODES, REAL, get, hang, slow_headers, watch
+from tests.unit.adapters.kube.kubeconfigs import kubeconfig
 
 pytestmark = pytest.mark.asyncio
 

@@ -21,8 +21,9 @@ from remediator.adapters.kube.errors import NotSentError
 from remediator.adapters.kube.server_clock import ServerClock
 from remediator.adapters.kube.transport import KubeTransport, TransportSettings, open_transport
 from remediator.errors import PermanentError, TransientError
-from tests.unit.adapters.kube.loopback import Received, Script, always, answer, connect, kubeconfig, serve
-from tests.unit.adapters.kube.transport_calls import REAL, get, watch
+from tests.contract.loopback import Received, Script, always, answer, connect, serve
+from tests.contract.transport_calls import REAL, get, watch
+from tests.unit.adapters.kube.kubeconfigs import kubeconfig
 
 pytestmark = pytest.mark.asyncio
 

@@ -10,7 +10,7 @@ import pytest
 
 from remediator.adapters.kube.transport import TransportSettings
 from remediator.errors import PermanentError, TransientError
-from tests.unit.adapters.kube.loopback import (
+from tests.contract.loopback import (
     CHUNKED,
     LAST_CHUNK,
     Received,
@@ -18,12 +18,12 @@ from tests.unit.adapters.kube.loopback import (
     answer,
     chunk,
     connect,
-    kubeconfig,
     serve,
     then_close,
     then_reset,
 )
-from tests.unit.adapters.kube.transport_calls import NODES, REAL, hang, slow_headers, watch
+from tests.contract.transport_calls import NODES, REAL, hang, slow_headers, watch
+from tests.unit.adapters.kube.kubeconfigs import kubeconfig
 
 pytestmark = pytest.mark.asyncio
 

@@ -9,10 +9,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
-
-import msgspec
 
 from remediator.adapters.clock import SystemClock
 from remediator.adapters.kube.caller import Caller
@@ -130,23 +127,6 @@ async def serve(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIt
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def kubeconfig(
-    folder: Path, server: str, *, user: object = None, cluster: Mapping[str, object] | None = None
-) -> str:
-    """Write a kubeconfig for one server and return its path."""
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "loop",
-        "contexts": [{"name": "loop", "context": {"cluster": "loop", "user": "loop"}}],
-        "clusters": [{"name": "loop", "cluster": {"server": server, **(cluster or {})}}],
-        "users": [{"name": "loop", "user": user or {}}],
-    }
-    path = folder / "kubeconfig"
-    path.write_bytes(msgspec.json.encode(document))
-    return str(path)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import asyncio
 
 from remediator.adapters.clock import SystemClock
 from remediator.ports import Lane, Response, Transport
-from tests.unit.adapters.kube.loopback import Received, answer
+from tests.contract.loopback import Received, answer
 
 NODES = "/api/v1/nodes"
 REAL = SystemClock()
