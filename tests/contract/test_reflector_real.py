@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from remediator.adapters.kube.listing import ReflectorSettings, consistent_list
-from remediator.adapters.kube.projection import node_decoder, pod_decoder
+from remediator.adapters.kube.projection import pod_decoder
 from remediator.adapters.kube.reflector import Ending, Reflector
-from remediator.adapters.kube.store import Store, node_changed, object_changed
+from remediator.adapters.kube.store import Store, object_changed
 from remediator.adapters.kube.transport import KubeTransport
 from remediator.adapters.kube.wire import ObjectDecoder
 from remediator.model.keys import API_VERSION
 from remediator.model.ledger import ManagedNode
 from remediator.model.views import NodeView, PodView
-from remediator.ports import Lane, Response, Transport
 from remediator.testbed.api import Api
 from remediator.testbed.launcher import ControlPlane
 from tests.contract.live import (
@@ -36,9 +34,9 @@ from tests.contract.live import (
     remove_nodes,
     until,
 )
+from tests.contract.watched import DECODER, Meddling, watched_nodes
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.real_server]
-DECODER = node_decoder(gpu_resource="nvidia.com/gpu")
 
 
 @pytest.fixture
@@ -49,102 +47,14 @@ def group(request: pytest.FixtureRequest, api: Api) -> Iterator[str]:
     remove_nodes(api, name)
 
 
-class Meddling:
-    """A transport that sends watches on from another version, or ends them, as a test says."""
-
-    def __init__(self, inner: Transport) -> None:
-        self.inner = inner
-        self.next_version = ""
-        self.watches: list[dict[str, str]] = []
-        self.cut = asyncio.Event()
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        timeout_s: float,
-        lane: Lane,
-    ) -> Response:
-        return await self.inner.request(
-            method, path, query=query, headers=headers, body=body, timeout_s=timeout_s, lane=lane
-        )
-
-    async def stream(
-        self,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        connect_timeout_s: float,
-        idle_timeout_s: float,
-    ) -> AsyncIterator[bytes]:
-        asked = dict(query or {})
-        self.watches.append(dict(asked))
-        if self.next_version and "resourceVersion" in asked:
-            asked["resourceVersion"], self.next_version = self.next_version, ""
-        lines = self.inner.stream(
-            path, query=asked, connect_timeout_s=connect_timeout_s, idle_timeout_s=idle_timeout_s
-        )
-        async for line in lines:
-            yield line
-            if self.cut.is_set():
-                self.cut.clear()
-                return
-
-
-@dataclass
-class Watched:
-    """One reflector of this test's nodes, and what it told."""
-
-    transport: Transport
-    group: str
-    watch_list: bool = True
-    page_items: int = 500
-    path: str = NODES
-    decoder: ObjectDecoder[NodeView] = DECODER
-    told: list[tuple[str, NodeView | None, NodeView | None]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.store: Store[NodeView] = Store(clock=CLOCK, changed=node_changed)
-        self.store.subscribe(lambda *call: self.told.append(call))
-        self.reflector = Reflector(
-            self.transport,
-            self.store,
-            self.decoder,
-            self.path,
-            clock=CLOCK,
-            rng=random.Random(1),
-            query={"labelSelector": f"test-group={self.group}"},
-            settings=ReflectorSettings(page_items=self.page_items),
-            watch_list=self.watch_list,
-        )
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.reflector.run())
-        try:
-            await until(lambda: self.store.synced or self.reflector.problem or task.done(), "first answer")
-            yield
-            if task.done():
-                task.result()
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-
 async def test_watch_list_and_pages_agree_with_the_server(control_plane: ControlPlane, api: Api, group: str):
     """Two ways to the first state, and both must be the server's."""
     for n in range(5):
         api.create(NODES, a_node(f"{group[:40]}-{n}", group))
     async with connected(control_plane.kubeconfig) as transport:
         meddling = Meddling(transport)
-        streamed = Watched(meddling, group)
-        paged = Watched(transport, group, watch_list=False, page_items=2)
+        streamed = watched_nodes(meddling, group)
+        paged = watched_nodes(transport, group, watch_list=False, settings=ReflectorSettings(page_items=2))
         async with streamed.running(), paged.running():
             await until(lambda: streamed.store.views() == paged.store.views(), "both equal")
             listed = {
@@ -165,7 +75,7 @@ async def test_changes_and_deletions_arrive_in_order_without_alarm(
     """A real DELETED carries a version above the object's last one."""
     name = f"{group[:40]}-a"
     async with connected(control_plane.kubeconfig) as transport:
-        watched = Watched(transport, group)
+        watched = watched_nodes(transport, group)
         async with watched.running():
             for _ in range(3):
                 api.create(NODES, a_node(name, group))
@@ -220,7 +130,7 @@ async def test_a_replay_of_the_past_is_noticed(control_plane: ControlPlane, api:
     before = str(int(api.get(f"{NODES}/{name}")["metadata"]["resourceVersion"]) - 3)
     async with connected(control_plane.kubeconfig) as transport:
         meddling = Meddling(transport)
-        watched = Watched(meddling, group)
+        watched = watched_nodes(meddling, group)
         async with watched.running():
             meddling.next_version = before
             meddling.cut.set()
@@ -238,7 +148,7 @@ async def test_a_watch_resumes_without_losing_what_happened_meanwhile(
     """Between two connections nodes come and go."""
     async with connected(control_plane.kubeconfig) as transport:
         meddling = Meddling(transport)
-        watched = Watched(meddling, group)
+        watched = watched_nodes(meddling, group)
         async with watched.running():
             meddling.cut.set()
             for n in range(4):
@@ -256,7 +166,7 @@ async def test_heartbeats_wake_nobody(control_plane: ControlPlane, api: Api, gro
     name = f"{group[:40]}-a"
     api.create(NODES, a_node(name, group))
     async with connected(control_plane.kubeconfig) as transport:
-        watched = Watched(transport, group)
+        watched = watched_nodes(transport, group)
         async with watched.running():
             await until(lambda: name in watched.store, "node seen")
             await asyncio.sleep(1.0)  # the node lifecycle controller may take its taint away first
@@ -300,7 +210,7 @@ async def test_conditions_that_stand_twice_keep_the_worse(control_plane: Control
 async def test_a_kind_that_is_not_served_is_unknown(control_plane: ControlPlane, group: str):
     """Without the custom resources nothing is known, and nothing is deleted."""
     async with connected(control_plane.kubeconfig) as transport:
-        watched = Watched(transport, group, path="/apis/remediator.dev/v0/nothings")
+        watched = watched_nodes(transport, group, path="/apis/remediator.dev/v0/nothings")
         async with watched.running():
             assert watched.store.synced is False
             assert watched.reflector.endings[Ending.REFUSED] == 1
@@ -315,7 +225,7 @@ async def test_a_missing_permission_is_named(
     api.create(accounts, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "no-watch"}})
     path = api.service_account_kubeconfig("default", "no-watch", tmp_path / "kubeconfig")
     async with connected(path) as transport:
-        watched = Watched(transport, group)
+        watched = watched_nodes(transport, group)
         async with watched.running():
             assert "missing RBAC rule: watch nodes core" in str(watched.reflector.problem)
             assert not watched.store.synced
@@ -346,7 +256,7 @@ async def test_one_bad_object_stops_no_other(control_plane: ControlPlane, api: A
     api.create(NODES, a_node(good, group))
     api.create(NODES, a_node(bad, group, unschedulable=True))
     async with connected(control_plane.kubeconfig) as transport:
-        watched = Watched(transport, group, decoder=ObjectDecoder(_Strict, _strict_view))
+        watched = watched_nodes(transport, group, decoder=ObjectDecoder(_Strict, _strict_view))
         async with watched.running():
             assert (list(watched.store), list(watched.reflector.undecodable)) == ([good], [bad])
             assert "unschedulable" in watched.reflector.undecodable[bad]
