@@ -106,6 +106,8 @@ ALWAYS_NO = (
     ("get", "secrets", ""),
     ("get", "configmaps", ""),
     ("list", "leases.coordination.k8s.io", "remediator"),
+    ("watch", "leases.coordination.k8s.io", "remediator"),
+    ("watch", "leases.coordination.k8s.io", "kube-node-lease"),
     ("get", "leases.coordination.k8s.io", "kube-system"),
     ("update", "leases.coordination.k8s.io", "kube-node-lease"),
     ("delete", "pods", ""),
