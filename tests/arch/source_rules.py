@@ -47,6 +47,25 @@ _LOOP_CLOCKS = frozenset({"call_later", "call_at"})
 _LOOP_MAKERS = frozenset({"get_running_loop", "get_event_loop", "new_event_loop"})
 _ASYNCIO_LIMITS = frozenset({"timeout", "timeout_at", "wait_for"})
 
+# What a unit test must not import or call: sockets and their servers, real waits, and what has both.
+_REAL_MODULES = (
+    "aiohttp",
+    "http.client",
+    "http.server",
+    "remediator.testbed.pipe",
+    "remediator.testbed.waiting.wait_until",
+    "socket",
+    "socketserver",
+    "tests.contract",
+    "tests.e2e",
+    "urllib.request",
+)
+_ASYNCIO_SOCKETS = frozenset(
+    {"start_server", "start_unix_server", "open_connection", "open_unix_connection"}
+    | {"create_server", "create_connection", "create_datagram_endpoint"}
+)
+_REAL_CLOCK = ("remediator.adapters.clock", "SystemClock")
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -134,6 +153,61 @@ def real_time_limits(tree: ast.Module) -> list[str]:
         or (_is_one_of(call.func, waits) and any(each.arg == "timeout" for each in call.keywords))
         or _asks_the_loop(call.func)
     ]
+
+
+def real_sockets(tree: ast.Module) -> list[str]:
+    """Return a finding for each import or call by which a unit test would meet a network, by line."""
+    findings = [
+        f"line {line}: imports {name}: what needs a socket or real time belongs into tests/contract"
+        for line, name in _imports(tree)
+        if any(f"{name}.".startswith(f"{real}.") for real in _REAL_MODULES)
+    ]
+    findings += [
+        f"line {node.lineno}: {ast.unparse(node.func)}: what needs a socket belongs into tests/contract"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in _ASYNCIO_SOCKETS
+    ]
+    return sorted(findings)
+
+
+def real_pauses(tree: ast.Module) -> list[str]:
+    """Return a finding for each pause of the real clock but ``sleep(0)``, which only yields, by line.
+
+    The real clock is an instance of ``SystemClock``, one that the file names or imports in capitals.
+    """
+    makers = _names_of(tree, *_REAL_CLOCK)
+    clocks = {
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+        for target in node.targets
+        if isinstance(target, ast.Name) and _is_one_of(node.value.func, makers)
+    }
+    findings = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="sleep"), args=[ast.Constant(value=0)]):
+                continue
+            case ast.Call(func=ast.Attribute(value=ast.Call(func=maker), attr="sleep")):
+                real = _is_one_of(maker, makers)
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="sleep")):
+                real = name in clocks or name.isupper()
+            case _:
+                continue
+        if real:
+            findings.append(f"line {node.lineno}: {ast.unparse(node)}: take a clock that the test moves")
+    return sorted(findings)
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield line and dotted name of everything that is imported, members of modules too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, each.name) for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield from ((node.lineno, f"{node.module}.{each.name}") for each in node.names)
 
 
 def _asks_the_loop(called: ast.expr) -> bool:

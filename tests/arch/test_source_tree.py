@@ -30,6 +30,7 @@ def tracked() -> list[Path]:
 FILES = tracked()
 SOURCES = [path for path in FILES if path.suffix == ".py"]
 VIRTUAL = ("runtime", "core", "model", "ports.py")  # the same in production and in virtual time
+UNIT = [path for path in SOURCES if path.is_relative_to(ROOT / "tests" / "unit")]
 OURS = [path for path in SOURCES if path.is_relative_to(ROOT / "remediator")]
 
 
@@ -74,6 +75,17 @@ def test_no_wait_inside_ends_by_the_loops_clock():
 
     assert inside
     assert findings({path: rules.real_time_limits(ast.parse(path.read_bytes())) for path in inside}) == []
+
+
+def test_no_unit_test_has_a_socket():
+    """Thousands of them run in seconds, anywhere, because nothing in them waits for a machine."""
+    assert UNIT
+    assert findings({path: rules.real_sockets(ast.parse(path.read_bytes())) for path in UNIT}) == []
+
+
+def test_no_unit_test_really_pauses():
+    """A pause that is long enough here is too short on a busy machine, and too long for thousands."""
+    assert findings({path: rules.real_pauses(ast.parse(path.read_bytes())) for path in UNIT}) == []
 
 
 def test_no_file_names_a_registry():
@@ -199,3 +211,69 @@ def test_real_time_limits_lets_waits_of_our_own_be():
     source = "import asyncio\nasync def f(store): await store.wait_for('7', 5.0); await asyncio.wait(x)"
 
     assert rules.real_time_limits(ast.parse(source)) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import socket",
+        "import http.server as pages",
+        "from http import server",
+        "from urllib.request import urlopen",
+        "from aiohttp import web",
+        "from remediator.testbed.pipe import Pipe",
+        "from remediator.testbed.waiting import wait_until",
+        "from tests.contract.loopback import serve",
+        "import asyncio\nasync def f(): await asyncio.start_server(g, '127.0.0.1', 0)",
+        "async def f(loop): await loop.create_connection(g, '127.0.0.1', 1)",
+    ],
+)
+def test_real_sockets_bites(source):
+    """By module, by member, and by what asyncio offers without an import of its own."""
+    assert len(rules.real_sockets(ast.parse(source))) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import http\nGONE = http.HTTPStatus.GONE",
+        "from urllib.parse import urlsplit",
+        "import socketless",
+        "from remediator.testbed.waiting import WaitExpiredError",
+        "from tests.unit.core.builders import a_run",
+        "start_server = connect = 1",
+    ],
+)
+def test_real_sockets_lets_names_be(source):
+    """Statuses, addresses and error types touch nothing."""
+    assert rules.real_sockets(ast.parse(source)) == []
+
+
+CLOCK = "from remediator.adapters.clock import SystemClock\n"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        CLOCK + "async def f(): await SystemClock().sleep(0.1)",
+        CLOCK + "async def f():\n    clock = SystemClock()\n    await clock.sleep(seconds)",
+        "import remediator.adapters.clock as c\nasync def f(): await c.SystemClock().sleep(1)",
+        "from tests.unit.adapters.kube.manual_clock import REAL\nasync def f(): await REAL.sleep(0.01)",
+    ],
+)
+def test_real_pauses_bites(source):
+    """However short, and whoever made the clock."""
+    assert len(rules.real_pauses(ast.parse(source))) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        CLOCK + "REAL = SystemClock()\nasync def f(): await REAL.sleep(0)",
+        "async def f(world): await world.clock.sleep(2.0)",
+        "async def f(clock): await clock.sleep(5)",
+    ],
+)
+def test_real_pauses_lets_yields_and_moved_clocks_be(source):
+    """Zero lets the others run once, which is how a clock that the test moves gets them to run."""
+    assert rules.real_pauses(ast.parse(source)) == []

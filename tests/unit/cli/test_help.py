@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import socket
 import subprocess
 import sys
 
@@ -13,7 +11,7 @@ import pytest
 
 from remediator.cli import COMMANDS, cli, program_name
 from remediator.cli.arguments import read_hash
-from remediator.cli.exits import INTERRUPTED, WRONG_USAGE
+from remediator.cli.exits import WRONG_USAGE
 from remediator.core.plan import HASH_LENGTH
 
 HEAVY = (
@@ -163,25 +161,6 @@ def test_hash_of_a_plan_is_read_as_plans_are_hashed():
     assert read_hash("0" * HASH_LENGTH)
     with pytest.raises(ValueError, match="no hash"):
         read_hash("0" * (HASH_LENGTH + 1))
-
-
-def test_interrupt_exits_with_130(tmp_path):
-    """What every shell expects after Ctrl-C; click alone would say 1.
-
-    It comes while the connection opens, where asyncio's own way of cancelling would log a traceback.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(30)
-        path = tmp_path / "kubeconfig"
-        path.write_text(KUBECONFIG.format(port=silent.getsockname()[1]))
-        command = [sys.executable, "-m", "remediator", "status", "--kubeconfig", str(path)]
-        asking = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        with asking, silent.accept()[0]:  # it waits for an answer that never comes
-            asking.send_signal(signal.SIGINT)
-            _, complaint = asking.communicate(timeout=30)
-
-    assert asking.returncode == INTERRUPTED
-    assert complaint.strip() == "error: interrupted"
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from remediator.testbed import kubeconfig
 from remediator.testbed.certificates import Authority
 from remediator.testbed.components import START_ORDER, Layout, Options, arguments
 from remediator.testbed.kubeconfig import Access
-from remediator.testbed.ports import ReservedPorts
 
 LAYOUT = Layout(
     directory=Path("/testbed"), etcd=1, etcd_peer=2, api=3, controller_manager=4, scheduler=5, kwok=6
@@ -62,20 +60,6 @@ def test_options_refuse_what_cannot_work(wrong):
     """A lease as long as the grace makes every node flap; better no start than that."""
     with pytest.raises(PermanentError):
         Options(**wrong)
-
-
-def test_reserved_port_can_be_listened_on_while_it_is_held():
-    """That is what keeps it from everybody else until the program is up."""
-    ports = ReservedPorts()
-    port = ports.take()
-    with socket.socket() as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Go's listeners do
-        server.bind(("127.0.0.1", port))
-        server.listen()
-        others = [ports.take() for _ in range(50)]
-
-        assert port not in others
-    ports.release()
 
 
 def test_kubeconfig_reads_back_what_was_written(tmp_path):

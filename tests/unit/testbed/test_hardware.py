@@ -12,7 +12,6 @@ from remediator.testbed.certificates import Authority
 from remediator.testbed.fleet import build_fleet
 from remediator.testbed.hardware import EVENTS_MAX, Hardware, Reboot
 from remediator.testbed.kubeconfig import Access
-from remediator.testbed.repair_player import RepairPlayer
 from remediator.testbed.waiting import WaitExpiredError
 
 SPECS = build_fleet(racks=1, per_rack=3, system=0)
@@ -95,11 +94,3 @@ def test_unknown_node_is_refused(hardware):
     """A typo must not pass as a fault that nobody noticed."""
     with pytest.raises(PermanentError, match="no node 'gpu-z-01'"):
         hardware.go_silent("gpu-z-01")
-
-
-def test_player_survives_a_server_that_is_away_and_stops_at_once(api, hardware):
-    """Chaos stops the API server; the hardware must go on looking."""
-    with RepairPlayer(api, hardware, namespace="repair"):
-        event = hardware.wait_for("", "look failed", timeout_s=5)
-
-    assert "127.0.0.1" in event.detail or "refused" in event.detail.lower()

@@ -1,4 +1,4 @@
-"""How the scraped pages follow the policy, in virtual time and once over real sockets."""
+"""How the scraped pages follow the policy, in virtual time."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
-from aiohttp import web
 
-from remediator.adapters.clock import SystemClock
-from remediator.adapters.exporters.fetch import HttpPages
 from remediator.adapters.exporters.source import ExporterSource
 from remediator.core.dcgm import XID
 from remediator.errors import ContractError, TransientError
@@ -345,44 +342,3 @@ async def test_broken_contract_in_a_callback_ends_the_run():
     with pytest.raises(ExceptionGroup) as caught:
         task.result()
     assert caught.value.subgroup(ContractError) is not None
-
-
-async def test_pages_over_real_sockets():
-    """Everything together: a real exporter, the real client and the real clock."""
-
-    async def page(_: web.Request) -> web.Response:
-        return web.Response(body=BODY)
-
-    application = web.Application()
-    application.router.add_get("/metrics", page)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    port = runner.addresses[0][1]
-    read: asyncio.Queue[PageReading] = asyncio.Queue()
-    failed: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-    try:
-        async with HttpPages(connections_max=8, keepalive_s=5, user_agent="test") as pages:
-            source = ExporterSource(
-                pages=pages,
-                clock=SystemClock(),
-                rng=Random(1),
-                on_reading=read.put_nowait,
-                on_failure=lambda node, reason: failed.put_nowait((node, reason)),
-            )
-            spec = ExporterSpec(pod_selector=LabelSelector(match_labels={"app": "dcgm"}), port=port)
-            nodes = [a_node("good"), a_node("bad")]
-            source.follow(spec, nodes, {"good": ("127.0.0.1",), "bad": ("127.0.0.2",)}, frozenset())
-            task = asyncio.create_task(source.run())
-            reading = await asyncio.wait_for(read.get(), 10)
-            node, reason = await asyncio.wait_for(failed.get(), 10)
-            assert source.round_complete
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-    finally:
-        await runner.cleanup()
-
-    assert reading.node == "good"
-    assert [gpu.uuid for gpu in reading.gpus] == ["GPU-1"]
-    assert (node, "127.0.0.2" in reason) == ("bad", True)
