@@ -40,13 +40,13 @@ async def connected(kubeconfig: Path) -> AsyncIterator[KubeTransport]:
         yield transport
 
 
-async def until(true: Callable[[], object], what: str) -> None:
+async def until(true: Callable[[], object], what: str, *, timeout_s: float = WAIT_S) -> None:
     """Wait for something that the server is about to do, with a bound."""
-    for _ in range(int(WAIT_S / 0.02)):
+    for _ in range(int(timeout_s / 0.02)):
         if true():
             return
         await asyncio.sleep(0.02)
-    raise AssertionError(f"not within {WAIT_S:g} s: {what}")
+    raise AssertionError(f"not within {timeout_s:g} s: {what}")
 
 
 def a_node(name: str, group: str, **spec: object) -> dict[str, Any]:

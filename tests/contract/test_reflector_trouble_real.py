@@ -120,13 +120,15 @@ async def test_a_frozen_watch_is_noticed_and_the_difference_told_once(
         async with connected(path) as transport:
             watched = watched_ledgers(transport, group, watch_list=watch_list, settings=HASTY)
             async with watched.running():
+                change(api, group, "c")
+                await until(lambda: len(watched.told) == 4, "watch lives")
                 watched.forget()
                 assert pipe.hold_replies() > 0
                 pipe.accept_only()
                 expected = turn_over(api, group)
                 reflector = watched.reflector
                 await until(lambda: reflector.endings[Ending.RESET], "failed to list again")
-                assert reflector.endings[Ending.SILENT] == 1
+                assert reflector.endings[Ending.SILENT] >= 1  # a quiet watch ends so by itself, too
                 assert reflector.state().broken_since is not None
                 assert (watched.news(), sorted(watched.store)) == ([], named(group, "a", "b", "c"))
 
@@ -137,7 +139,8 @@ async def test_a_frozen_watch_is_noticed_and_the_difference_told_once(
 
     assert watched.news() == [*expected, (named(group, "d")[0], "changed")]
     assert watched.shown == [named(group, "a", "c", "d")] * 4
-    assert (reflector.alarms, reflector.relists) == (0, 2)
+    assert reflector.alarms == 0
+    assert reflector.relists >= 2
     assert reflector.state().broken_since is None
 
 
@@ -295,7 +298,7 @@ async def test_a_list_that_expires_between_two_pages_begins_anew(plain_plane: Co
             compact(plain_plane)
             token = json.loads(reply.body)["metadata"]["continue"]
             wait_until(
-                lambda: is_gone(plain, {**query, "continue": token}), timeout_s=30, what="expiry of the list"
+                lambda: is_gone(plain, {**query, "continue": token}), timeout_s=40, what="expiry of the list"
             )
 
         meddling.behind_page = expire
@@ -303,7 +306,8 @@ async def test_a_list_that_expires_between_two_pages_begins_anew(plain_plane: Co
         settings = ReflectorSettings(page_items=1, backoff_first_s=0.1)
         watched = watched_ledgers(meddling, "expired", settings=settings, watch_list=False, clock=clock)
         async with watched.running(at_once=True):
-            await until(lambda: len(meddling.lists) > 1, "second page asked for")
+            # The API server looks for that key every ten seconds or so.
+            await until(lambda: len(meddling.lists) > 1, "second page asked for", timeout_s=45.0)
             await until(lambda: watched.store.synced, "first complete list")
 
     assert [bool(each.get("continue")) for each in meddling.lists] == [False, True, False, True]
