@@ -55,6 +55,17 @@ def shared_stage(
 
 
 @pytest.fixture(scope="module")
+def shared_full_stage(
+    control_plane_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    """As ``shared_stage``, with a training pool that is full to the last GPU."""
+    directory = tmp_path_factory.mktemp("full") / "stage"
+    with Stage(directory, control_plane_binaries, workload=Workload()) as found:
+        found.start_controller()
+        yield found
+
+
+@pytest.fixture(scope="module")
 def _victims() -> Iterator[str]:
     return iter([f"gpu-{rack}-0{number}" for number in (2, 3, 4) for rack in "abcdefgh"])
 

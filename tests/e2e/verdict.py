@@ -7,14 +7,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from remediator.testbed.audit import AuditRecord, writes
-from remediator.testbed.node_objects import LABEL_POOL
-from remediator.testbed.stage import POLICY, USER, Stage
+from remediator.testbed.node_objects import LABEL_POOL, LABEL_RACK, LABEL_ZONE
+from remediator.testbed.stage import GROUP, NODES, POLICY, USER, Stage
 from remediator.testbed.waiting import wait_until
 
 QUARANTINE = "remediator.dev/quarantine"
 OURS = "remediator.dev/"
+PROBATION = "remediator.dev/probation-until"
 # The fence mark of the last writer, and what tells a spare's history; neither keeps a node out.
-MAY_STAY = {"remediator.dev/term", "remediator.dev/probation-until"}
+MAY_STAY = {"remediator.dev/term", PROBATION}
 
 
 def our_writes(stage: Stage, resource: str, subresource: str | None = None) -> list[AuditRecord]:
@@ -126,3 +127,33 @@ def granted(stage: Stage) -> set[str]:
 def attributed(record: AuditRecord) -> bool:
     """Does the request name our term and run, as the audit trail promises?"""
     return "remediator/" in record.user_agent and "term=" in record.user_agent
+
+
+def misfits(stage: Stage, spare: Mapping[str, Any], leaver: Mapping[str, Any], pool: str) -> list[str]:
+    """Where the spare differs from what the pool's hardware class and required topology demand of it."""
+    spec = stage.api.get(f"{GROUP}/resourcepools/{pool}")["spec"]
+    wanted = spec["hardwareClass"]
+    levels = [each["key"] for each in spec["topology"] if each.get("match") == "Required"]
+    mine, theirs = spare["metadata"]["labels"], leaver["metadata"]["labels"]
+    keys = [*wanted["labels"], wanted["driver"], *levels]
+    found = [f"{key}: {mine.get(key)}, not {theirs[key]}" for key in keys if mine.get(key) != theirs[key]]
+    gpus = int(spare["status"]["allocatable"]["nvidia.com/gpu"])
+    return found if gpus == wanted["gpus"] else [*found, f"{gpus} GPUs, not {wanted['gpus']}"]
+
+
+def nearest_spare(stage: Stage, node: str) -> str:
+    """Name of the spare that fits now: the node's own zone first, then its rack, then the first by name."""
+    leaver = stage.node(node)
+    home, pool = leaver["metadata"]["labels"], pool_of(leaver)
+    spares = [each for each in stage.api.list(NODES) if pool_of(each) == "buffer"]
+    fresh = [each for each in spares if PROBATION not in each["metadata"]["annotations"]]
+    fit = [each["metadata"] for each in fresh if not misfits(stage, each, leaver, pool)]
+    levels = (LABEL_ZONE, LABEL_RACK)
+    near = min(([each["labels"][key] != home[key] for key in levels], each["name"]) for each in fit)
+    return str(near[1])
+
+
+def jobs_sent(stage: Stage, node: str) -> list[AuditRecord]:
+    """Every repair Job that the controller created for this node, in the audit log's order."""
+    made = [each for each in landed(our_writes(stage, "jobs", "")) if each.verb == "create"]
+    return [each for each in made if patch_of(each)["metadata"]["labels"]["remediator.dev/node"] == node]
