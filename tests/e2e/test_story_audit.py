@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import pytest
 
@@ -14,6 +14,40 @@ from tests.e2e import verdict
 FAULTY = ("gpu-a-01", "gpu-b-01")
 
 
+def xid(code: int) -> Callable[[Stage, str], None]:
+    return lambda stage, node: stage.exporters.inject_xid(node, 5, code)
+
+
+def gauge(name: str) -> Callable[[Stage, str], None]:
+    return lambda stage, node: stage.exporters.set_gauge(node, 1, name, 1)
+
+
+def condition(type_: str, status: str) -> Callable[[Stage, str], None]:
+    return lambda stage, node: stage.hardware.set_condition(node, type_, status, "Broken")
+
+
+# Every fault that the other stories play, one on a node; with the class that it is of.
+FAULTS: Final[Mapping[str, tuple[str, Callable[[Stage, str], None]]]] = {
+    "gpu-a-01": ("gpu.bus", xid(79)),
+    "gpu-b-01": ("node.kernel", condition("KernelDeadlock", "True")),
+    "gpu-c-01": ("gpu.row-remap", gauge("DCGM_FI_DEV_ROW_REMAP_PENDING")),
+    "gpu-d-01": ("gpu.eks", condition("AcceleratedHardwareReady", "False")),
+    "gpu-e-01": ("gpu.row-remap-failed", gauge("DCGM_FI_DEV_ROW_REMAP_FAILURE")),
+    "gpu-f-01": ("gpu.row-remap-failed", xid(64)),
+    "gpu-g-01": ("gpu.gsp", xid(119)),
+    "gpu-h-01": ("node.storage", condition("ReadonlyFilesystem", "True")),
+}
+ROOMY: Final = {
+    "maxUnavailable": {"percent": 50},
+    "poolMaxUnavailable": {"percent": 50},
+    "maxConcurrent": 20,
+    "poolMaxConcurrent": 20,
+    "maxRepairs": 20,
+    "rate": {"count": 60, "per": "1m", "burst": 20},
+    "breaker": {"count": 50, "percent": 50, "within": "1m", "quiet": "30s"},
+}
+
+
 def put_everything_in_audit(stage: Stage) -> None:
     for playbook in stage.api.list(f"{GROUP}/playbooks"):
         stage.patch_playbook(playbook["metadata"]["name"], {"mode": "Audit"})
@@ -21,27 +55,42 @@ def put_everything_in_audit(stage: Stage) -> None:
 
 @pytest.mark.timeout(180)
 def test_audit_records_the_plan_and_writes_nothing(stage: Stage) -> None:
-    """Remediation, Event, metric and log tell the plan; no write to a node or a pod was even tried."""
+    """Remediation, Event, metric and log tell each plan; no write to a node or a pod was even tried."""
     put_everything_in_audit(stage)
-    stage.exporters.inject_xid(FAULTY[0], 5, 79)
-    stage.hardware.set_condition(FAULTY[1], "KernelDeadlock", "True", "Hung")
-    runs = [stage.wait_run(node, "WouldAct", timeout_s=60) for node in FAULTY]
+    stage.patch_policy(ROOMY)  # shadow grants keep to the budgets; here each fault has to get its own
+    for node, (_, inject) in FAULTS.items():
+        inject(stage, node)
+    runs = {node: stage.wait_run(node, "WouldAct", timeout_s=60) for node in FAULTS}
 
-    for run in runs:
-        assert run["spec"]["mode"] == "Audit"
-        assert run["spec"]["plan"], "the plan is in the record"
-        assert run["spec"]["planHash"]
-        assert run["spec"]["spare"]["name"].endswith("-08"), "with the spare that it would have taken"
+    for node, run in runs.items():
+        spec = run["spec"]
+        assert (spec["mode"], spec["faultClass"]) == ("Audit", FAULTS[node][0])
+        assert spec["evidence"], "what was seen is in the record"
+        assert spec["plan"], "and the plan"
+        assert spec["planHash"]
+        spare = stage.node(spec["spare"]["name"])
+        assert verdict.pool_of(spare) == "buffer", "with the spare that it would have taken"
+        assert not verdict.misfits(stage, spare, stage.node(node), "train")
+    assert len({run["spec"]["spare"]["name"] for run in runs.values()}) == len(runs), "none promised twice"
     wait_until(lambda: _told(stage), timeout_s=20, what="an Event for each node")
-    with urllib.request.urlopen(f"{stage.controller.health_url}/metrics", timeout=5) as reply:
-        metrics = reply.read().decode()
-    assert 'remediator_decisions_total{decision="audit",reason="ModeAudit"} 2.0' in metrics
-    logged = [json.loads(line) for line in stage.log.read_text().splitlines() if '"would act"' in line]
-    assert {line["node"] for line in logged} == set(FAULTY)
+    _, metrics = stage.controller.ask("/metrics")
+    total = f'remediator_decisions_total{{decision="audit",reason="ModeAudit"}} {len(FAULTS)}.0'
+    assert total in metrics
+    for fault_class in {found for found, _ in FAULTS.values()}:
+        count = sum(found == fault_class for found, _ in FAULTS.values())
+        assert f'remediator_faults_total{{fault_class="{fault_class}"}} {count}.0' in metrics
+    logged = {line["node"]: line for line in stage.controller.lines("would act")}
+    assert {node: line["fault_class"] for node, line in logged.items()} == {
+        node: found for node, (found, _) in FAULTS.items()
+    }
+    assert all(logged[node]["plan_hash"] == run["spec"]["planHash"] for node, run in runs.items())
+    assert_untouched(stage)
 
-    assert not verdict.our_writes(stage, "nodes")
-    assert not verdict.our_writes(stage, "pods")
-    assert not verdict.our_writes(stage, "jobs")
+
+def assert_untouched(stage: Stage) -> None:
+    """The API server was never asked to change a node, a pod or a Job."""
+    for resource in ("nodes", "pods", "jobs"):
+        assert not verdict.our_writes(stage, resource), resource
 
 
 @pytest.mark.timeout(180)
@@ -74,4 +123,4 @@ def test_one_pool_goes_from_audit_to_enforce(stage: Stage) -> None:
 
 
 def _told(stage: Stage) -> bool:
-    return all("WouldRemediate" in stage.told(node) for node in FAULTY)
+    return all("WouldRemediate" in stage.told(node) for node in FAULTS)
