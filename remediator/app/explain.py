@@ -17,6 +17,7 @@ from remediator.app.leadership import Leadership, read_leadership
 from remediator.app.lookup import NotFoundError, not_found
 from remediator.app.settings import Settings
 from remediator.app.snapshot import Snapshot
+from remediator.core.conditions import overrides, unjudged
 from remediator.core.diagnose import Diagnosis
 from remediator.core.fleet import open_books, open_case
 from remediator.core.gates import Case, evaluate
@@ -29,7 +30,7 @@ from remediator.model.ledger import ManagedNodeStatus
 from remediator.model.playbook import PlaybookInForce
 from remediator.model.remediation import Remediation
 from remediator.model.signal import Fault
-from remediator.model.views import NodeView
+from remediator.model.views import ConditionView, NodeView
 
 PAGES_MAX = 512
 OUT_OF_REACH = "the exporters are out of reach from here; only the leader knows"
@@ -74,6 +75,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     leadership: Leadership
     view: FleetView
     notes: tuple[str, ...]
+    unjudged: tuple[ConditionView, ...] = ()  # of the node: no table and no playbook knows them
 
 
 def find_node(snapshot: Snapshot, name: str) -> NodeView:
@@ -153,7 +155,13 @@ async def explain(
         leadership=await read_leadership(snapshot.transport, settings.namespace, settings.lease),
         view=view,
         notes=tuple(notes),
+        unjudged=unjudged(node.conditions, overrides(view.policy.conditions), _read_types(snapshot)),
     )
+
+
+def _read_types(snapshot: Snapshot) -> frozenset[str]:
+    matchers = (each for playbook in snapshot.world.playbooks for each in playbook.spec.match.any_of)
+    return frozenset(each.node_condition.type for each in matchers if each.node_condition is not UNSET)
 
 
 class _Pages(Struct, frozen=True):

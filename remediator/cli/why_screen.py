@@ -16,6 +16,7 @@ from remediator.model.signal import Fault
 from remediator.model.words import how_many, shortened
 
 LINES_MAX = 12
+UNJUDGED_MAX = 3
 
 
 def render(answer: Answer, *, everything: bool = False) -> list[str]:
@@ -108,6 +109,10 @@ def _seen(answer: Answer) -> list[str]:
     lines += [f"unknown: {line}" for line in found.unknown[:3]]
     if len(found.unknown) > 3:
         lines.append(f"and {len(found.unknown) - 3} more unknown")
+    if answer.unjudged:
+        names = shortened([f"{each.type}={each.status}" for each in answer.unjudged], UNJUDGED_MAX)
+        fix = "give the good status in RemediationPolicy/cluster spec.conditions"
+        lines.append(f"not judged: {names}; {fix}")
     return lines
 
 

@@ -6,12 +6,13 @@ AKS and GKE documentation, NVSentinel's monitors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, Literal
 
 from remediator.model.policy import ConditionPolarity
 from remediator.model.signal import Truth
+from remediator.model.views import ConditionView
 
 Status = Literal["True", "False"]
 
@@ -114,3 +115,17 @@ def verdict(type_: str, status: str, overrides: Mapping[str, Status]) -> Truth:
     if good is None or status not in ("True", "False"):
         return Truth.UNKNOWN
     return Truth.FALSE if status == good else Truth.TRUE
+
+
+def unjudged(
+    found: Iterable[ConditionView], overrides: Mapping[str, Status], read: Container[str]
+) -> tuple[ConditionView, ...]:
+    """Conditions of a node that nobody can call good or bad, in their order on it.
+
+    Args:
+        found: all of the node's.
+        overrides: good status by type, as the policy has it.
+        read: types that a playbook reads; its own status is its judgement.
+    """
+    known = KNOWN.keys() | overrides.keys()
+    return tuple(each for each in found if each.type not in known and each.type not in read)

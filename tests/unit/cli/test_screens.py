@@ -22,7 +22,7 @@ from remediator.model.ledger import BlockedRequest, ManagedNodeStatus, Out
 from remediator.model.meta import Pause
 from remediator.model.policy import BreakerState, PolicyStatus
 from remediator.model.signal import Suspicion
-from remediator.model.views import PdbView
+from remediator.model.views import ConditionView, PdbView
 from remediator.ports import PodListing
 from tests.unit.cli.scenes import (
     LEADS,
@@ -203,6 +203,17 @@ def test_why_says_when_nobody_leads_though_every_gate_is_open():
     assert "nobody leads" not in why_screen.headline(
         an_answer(ten_nodes(), judge(ten_nodes()), leadership=unknown)
     )
+
+
+def test_why_names_conditions_that_nobody_can_judge_and_where_to_judge_them():
+    """Else a detector of one's own looks as if it worked, and nothing is ever done about what it finds."""
+    several = tuple(ConditionView(f"Mine{number}", "True") for number in range(5))
+
+    said = " ".join("\n".join(why_screen.render(an_answer(unjudged=several))).split())
+
+    assert "not judged: Mine0=True, Mine1=True, Mine2=True and 2 more; give the good status in" in said
+    assert "RemediationPolicy/cluster spec.conditions" in said
+    assert "not judged" not in "\n".join(why_screen.render(an_answer()))
 
 
 def test_why_says_how_long_a_suspicion_has_to_last():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from remediator.core.conditions import KNOWN, overrides, verdict
+from remediator.core.conditions import KNOWN, overrides, unjudged, verdict
 from remediator.model.policy import ConditionPolarity
 from remediator.model.signal import Truth
+from remediator.model.views import ConditionView
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,11 @@ def test_known_names_each_good_status_as_kubernetes_writes_it():
         "NetworkingReady",
         "StorageReady",
     }
+
+
+def test_unjudged_are_those_that_no_table_and_no_playbook_knows():
+    """A detector's own type does nothing until somebody says which of its statuses is good."""
+    found = [ConditionView(type_, "True") for type_ in ("Ready", "Mine", "Theirs", "Nobodys")]
+
+    assert unjudged(found, {"Mine": "False"}, {"Theirs"}) == (ConditionView("Nobodys", "True"),)
+    assert unjudged(found[:3], {"Mine": "False"}, {"Theirs"}) == ()
