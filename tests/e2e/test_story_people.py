@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,14 @@ from remediator.testbed.repair_player import JobEnds
 from remediator.testbed.stage import LEDGERS, NODES, RUNS, Stage
 from remediator.testbed.waiting import wait_until
 from tests.e2e import verdict
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_storm(shared_stage: Stage) -> None:
+    """The same two faults come on node after node here: with the breaker as it is, stories wait for it."""
+    shared_stage.patch_policy({"breaker": {"count": 50, "percent": 50, "within": "1m", "quiet": "30s"}})
+    often = {"maxConcurrent": 6, "rate": {"count": 60, "per": "1m", "burst": 6}}
+    shared_stage.patch_playbook("gpu-off-bus", {"limits": often})
 
 
 def start_a_drain_that_waits(stage: Stage, node: str) -> str:
@@ -112,12 +121,28 @@ def test_veto_leaves_nothing_behind_and_is_respected(
     assert known["status"]["vetoBy"], "and who said no"
     patches = len(verdict.node_patches(stage, node))
     stage.hardware.set_condition(node, "KernelDeadlock", "True", "AnotherFault")
-    wait_until(
-        lambda: stage.cli("why", node).returncode == 11, timeout_s=60, every_s=1.0, what="why to say blocked"
-    )
+    code = "HoldActive" if veto is hold else "VetoHold"
+    wait_for_gate(stage, node, "hold", code)
     assert len(verdict.node_patches(stage, node)) == patches, "no return within the hold time"
     gone = [record.object_ref.name for record in verdict.evicted(stage)]
     assert f"blocker-{node}" not in gone, "the bare pod was never evicted"
+
+
+def wait_for_gate(stage: Stage, node: str, gate: str, code: str) -> None:
+    """Wait until this gate stops the node's request: the controller's Event says so, then the commands."""
+    wait_until(
+        lambda: code in stage.told(node),
+        timeout_s=60,
+        what=f"the Event {code}",
+        detail=lambda: stage.cli("why", node).stdout,
+    )
+    why = stage.cli("why", node)
+    assert why.returncode == 11, why.stdout
+    assert f"gate {gate} stops it ({code})" in " ".join(why.stdout.split())
+    plan = json.loads(stage.cli("plan", node, "-o", "json").stdout)
+    assert plan["blocked_by"] == code
+    stops = [(each["gate"], each["reason"]) for each in plan["gates"] if each["verdict"] == "STOP"]
+    assert stops[0] == (gate, code), "the first gate that stops"
 
 
 def _vetoed(ledger: dict[str, object], node: str) -> bool:
@@ -146,9 +171,7 @@ def test_pause_lets_nothing_new_begin(shared_stage: Stage, victim: str) -> None:
     stage, node = shared_stage, victim
     stage.patch_policy({"pause": {"by": "alice", "reason": "change freeze"}})
     stage.exporters.inject_xid(node, 5, 79)
-    wait_until(
-        lambda: stage.cli("why", node).returncode == 11, timeout_s=30, every_s=1.0, what="why to say blocked"
-    )
+    wait_for_gate(stage, node, "pause", "Paused")
     assert "change freeze" in stage.cli("why", node).stdout
     assert not verdict.node_patches(stage, node)
 
