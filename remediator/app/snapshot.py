@@ -92,8 +92,9 @@ class Snapshot:
                 )
             except TransientError as error:
                 problems.append(f"{name}: {error}")
-                return
-            self.diagnoses.page_read(reading)
+                self.diagnoses.page_failed(name, str(error))
+            else:
+                self.diagnoses.page_read(reading)
             self.diagnoses.look(name)
 
         async with open_pages() as pages:
