@@ -111,6 +111,7 @@ def test_without_a_policy_everything_is_audit(stage: Stage) -> None:
 @pytest.mark.timeout(240)
 def test_strange_nodes_and_pages_stop_nobody_else(stage: Stage) -> None:
     """Every odd object and page at once; a healthy fault beside them is repaired all the same."""
+    strange = ("odd-bare", "odd-many", "odd-twice")
     odd = [spec.name for spec in standard_fleet() if spec.name.startswith("gpu-h-")]
     stage.exporters.empty(odd[0])
     stage.exporters.html(odd[1])
@@ -118,9 +119,10 @@ def test_strange_nodes_and_pages_stop_nobody_else(stage: Stage) -> None:
     stage.exporters.endless(odd[3])
     stage.exporters.slow(odd[4], 30.0)
     stage.exporters.malformed(odd[5])
-    stage.api.create(NODES, _bare_node("odd-bare", labels={}, conditions=[]))
     many = {f"example.com/label-{number}": "x" * 60 for number in range(200)}
-    stage.api.create(NODES, _bare_node("odd-many", labels=many, conditions=[]))
+    hung = [_condition("KernelDeadlock", "True")]
+    stage.api.create(NODES, _bare_node("odd-bare", labels={}, conditions=hung))
+    stage.api.create(NODES, _bare_node("odd-many", labels=many, conditions=hung))
     twice = [_condition("KernelDeadlock", "False"), _condition("KernelDeadlock", "True")]
     stage.api.create(NODES, _bare_node("odd-twice", labels={}, conditions=twice))
     stage.hardware.set_condition("gpu-g-01", "NobodyKnowsThis", "True", "Strange")
@@ -129,9 +131,56 @@ def test_strange_nodes_and_pages_stop_nobody_else(stage: Stage) -> None:
     stage.wait_run("gpu-b-02", "Returned", timeout_s=120)
 
     assert stage.controller_alive
-    assert not stage.runs("gpu-g-01"), "a condition that nobody knows is no fault"
-    for name in odd:
-        assert verdict.taint_of(stage.node(name)) is None, f"{name}: unknown is not sick"
+    for node in strange:  # of a condition that stands twice the worse one counts
+        assert_no_pool(stage, node)
+    why = _words(stage, "why", "gpu-g-01")
+    assert "not judged: NobodyKnowsThis=True" in why
+    assert "RemediationPolicy/cluster spec.conditions" in why, "and where to say what is good"
+    told = ("empty", "<!doctype html", "binary", "of more than|within", "within")
+    for name, said in zip(odd, told, strict=False):  # the last one's page is read
+        assert_page_told(stage, name, said)
+    # A GPU that is named on a bad line has no values: that much is unknown, and nothing else.
+    assert "can't see, no DCGM_FI_DEV_ROW_REMAP_FAILURE of GPU 0 (GPU-no-value)" in _words(
+        stage, "why", odd[5]
+    )
+    _, metrics = stage.controller.ask("/metrics")
+    failures = re.search(r"^remediator_page_failures_total (\S+)$", metrics, re.M)
+    assert failures, metrics
+    assert float(failures[1]) >= 5
+    assert_nothing_done(stage, *odd, *strange, "gpu-g-01")
+
+
+def assert_no_pool(stage: Stage, node: str) -> None:
+    """A node outside of every pool: its fault is seen, and the Event names the gate that keeps us off."""
+    wait_until(lambda: "NoPool" in stage.told(node), timeout_s=20, what=f"the Event NoPool of {node}")
+    # Asked for by name: a command's own clock of the condition begins with the command.
+    why = stage.cli("why", node, "--playbook", "kernel-deadlock")
+    assert why.returncode == 11, why.stdout
+    assert "the node is a member of no ResourcePool" in " ".join(why.stdout.split())
+
+
+def assert_page_told(stage: Stage, node: str, said: str) -> None:
+    """The controller's log names the node and what is wrong with its page; `why` says who can't see."""
+    reasons = [line["reason"] for line in stage.controller.lines("page not read") if line["node"] == node]
+    assert len(reasons) == 1, f"told once, not at every try: {reasons}"
+    assert re.search(said, reasons[0]), reasons
+    why = _words(stage, "why", node)
+    assert re.search(f"can't see, .*({said}).*gpu-off-bus/xid", why), why
+
+
+def assert_nothing_done(stage: Stage, *nodes: str) -> None:
+    """No run, no grant, and no write to the Node was even tried."""
+    written = {record.object_ref.name for record in verdict.our_writes(stage, "nodes")}
+    assert not written & set(nodes)
+    for node in nodes:
+        assert not stage.runs(node), node
+        assert verdict.taint_of(stage.node(node)) is None, f"{node}: unknown is not sick"
+    assert not {stage.node(node)["metadata"]["uid"] for node in nodes} & verdict.granted(stage)
+
+
+def _words(stage: Stage, *command: str) -> str:
+    """What a command prints, without its line breaks."""
+    return " ".join(stage.cli(*command).stdout.split())
 
 
 @pytest.mark.timeout(180)
