@@ -43,6 +43,7 @@ class Diagnoses:
         self._polarity: Mapping[str, Status] = {}
         self._readings: dict[str, PageReading] = {}
         self._failures: dict[str, str] = {}
+        self._garbled: set[str] = set()  # nodes whose newest page had lines that can't be read
         self._found: dict[str, Diagnosis] = {}
         self.on_change: Callable[[str], None] = lambda _: None
 
@@ -107,6 +108,7 @@ class Diagnoses:
             self._found.pop(name, None)
             self._readings.pop(name, None)
             self._failures.pop(name, None)
+            self._garbled.discard(name)
             self._due.discard(name)
             self.on_change(name)
         else:
@@ -115,7 +117,18 @@ class Diagnoses:
     def page_read(self, reading: PageReading) -> None:
         self._readings[reading.node] = reading
         self._failures.pop(reading.node, None)
+        self._note_skipped(reading)
         self._due.add(reading.node)
+
+    def _note_skipped(self, reading: PageReading) -> None:
+        """A page of which a part can't be read is told once; the rest of it counts."""
+        if not reading.bad_lines:
+            self._garbled.discard(reading.node)
+            return
+        if reading.node not in self._garbled:
+            self._garbled.add(reading.node)
+            _log.warning("page lines skipped", node=reading.node, lines=reading.bad_lines)
+        self._telemetry.count("remediator_page_lines_skipped_total", {}, reading.bad_lines)
 
     def page_failed(self, node: str, reason: str) -> None:
         if node not in self._failures:

@@ -171,6 +171,9 @@ METRICS: Final[Mapping[str, Row]] = MappingProxyType(
             (Label("state", ("waiting", "fresh", "stale")),),
         ),
         "remediator_page_failures_total": Row("counter", "Exporter pages that could not be read."),
+        "remediator_page_lines_skipped_total": Row(
+            "counter", "Lines of exporter pages that could not be read; the rest of the page counts."
+        ),
         # -- the process
         "remediator_event_loop_lag_seconds": Row(
             "histogram", "How late the event loop gave this process its turn.", (), _LAG

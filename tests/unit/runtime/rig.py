@@ -355,12 +355,13 @@ class Rig:
         self.server.delete(kind, name)
         self.server.deliver(kind)
 
-    def page(self, node: str, *xids: int) -> None:
+    def page(self, node: str, *xids: int, bad_lines: int = 0) -> None:
         """The exporter's page of a node: one GPU per last XID, the others without."""
         codes = (*xids, *([0] * (8 - len(xids))))
         gpus = tuple(GpuReading(f"GPU-{node}-{at}", str(at), xid) for at, xid in enumerate(codes))
         clock = self.clock
-        self.diagnoses.page_read(PageReading(node, clock.now(), clock.monotonic(), gpus))
+        reading = PageReading(node, clock.now(), clock.monotonic(), gpus, bad_lines=bad_lines)
+        self.diagnoses.page_read(reading)
         self.diagnoses.look(node)
 
     # -- looking at the server
