@@ -23,11 +23,11 @@ def owner_of(
 ) -> str | None:
     """The open run, or the ended one that keeps the machine out, that answers for our marks.
 
-    None: nobody does. A node that carries no quarantine, no out-of-service mark of ours and no prior
-    state needs no owner.
+    None: nobody does. A node that carries no quarantine, no out-of-service mark of ours, no prior state
+    and no mark of a run needs no owner.
     """
-    marked = node.taint(TAINT_QUARANTINE) is not None or marked_by_us(node)
-    if not marked and ANNOTATION_PRIOR not in node.annotations:
+    tainted = node.taint(TAINT_QUARANTINE) is not None or marked_by_us(node)
+    if not tainted and not {ANNOTATION_PRIOR, ANNOTATION_RUN} & node.annotations.keys():
         return "nothing to own"
     for name, run in runs.items():
         if run.spec.node.uid == node.uid and not ended(run_state(run)):

@@ -66,6 +66,20 @@ async def test_sweep_restores_the_node_of_a_deleted_run():
 
 
 @pytest.mark.asyncio
+async def test_sweep_takes_the_rest_of_marks_that_people_took_in_part():
+    """A line in `kubectl describe node` about a run that nobody knows sends people looking for it."""
+    rig = await quarantined()
+    rig.delete("runs", RUN)
+    taken = {"metadata": {"annotations": {"remediator.dev/prior": None}}, "spec": {"taints": []}}
+    rig.change("nodes", "gpu-1", taken)
+    rig.change("nodes", "gpu-1", {"spec": {"unschedulable": None}})
+
+    await sweep(rig, 30)
+
+    assert set(rig.server.get("nodes", "gpu-1")["metadata"]["annotations"]) == {"remediator.dev/term"}
+
+
+@pytest.mark.asyncio
 async def test_sweep_believes_the_server_and_not_a_lagging_cache():
     """A new leader's cache may not show the run yet: the quarantine stays."""
     rig = await quarantined()
