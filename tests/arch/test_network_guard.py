@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,10 +36,24 @@ def test_that_a_loop_is_no_network():
 """
 
 
+OTHERS = """
+import socket
+
+def test_listens():
+    socket.create_server(("127.0.0.1", 0)).close()
+"""
+
+
 def test_network_guard_bites(tmp_path: Path):
-    """In the test, in its fixtures, and where the code under test has swallowed the refusal."""
-    (tmp_path / "test_toy.py").write_text(TESTS)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.unit.conftest", "-p", "no:cacheprovider"]
+    """In the test, in its fixtures, and where the code under test has swallowed the refusal.
+
+    In one run with tests of another folder, which it leaves alone.
+    """
+    for folder, text in (("unit", TESTS), ("z_contract", OTHERS)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"test_{folder}.py").write_text(text)
+    shutil.copy(ROOT / "tests" / "unit" / "conftest.py", tmp_path / "unit")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, "-c", "/dev/null", f"--rootdir={tmp_path}", str(tmp_path)],
         cwd=ROOT,
@@ -48,5 +63,5 @@ def test_network_guard_bites(tmp_path: Path):
         check=False,
     )
 
-    assert "3 failed, 1 passed, 1 error" in done.stdout, done.stdout + done.stderr
+    assert "3 failed, 2 passed, 1 error" in done.stdout, done.stdout + done.stderr
     assert "socket.getaddrinfo ['localhost']: what needs a socket belongs into tests/contract" in done.stdout
