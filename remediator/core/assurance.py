@@ -7,7 +7,8 @@ process, with the rule in its log, where it would have drained nodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from remediator.core import budget
 from remediator.core.account import Account
@@ -44,17 +45,17 @@ def _broken(view: FleetView, granted: Sequence[Request], grants: tuple[Grant, ..
         yield f"granted in term {view.term}, while {view.status.term} is known"
     if len(grants) > GRANTS_MAX:
         yield f"{len(grants)} grants"
-    busy = [run.spec.machine for run in view.runs.values()]
-    yield from _twice("machine", [*busy, *(request.machine for request in granted)], granted)
+    yield from _two_runs(view, granted)
     yield from _each_once(view, granted, grants)
     yield from _over_budget(view, granted, grants)
 
 
-def _twice(what: str, names: Sequence[str], granted: Iterable[Request]) -> Iterator[str]:
-    mine = {request.machine for request in granted}
-    for name in sorted(mine):
-        if names.count(name) > 1:
-            yield f"{what} {name} has two runs"
+def _two_runs(view: FleetView, granted: Sequence[Request]) -> Iterator[str]:
+    machines = Counter(request.machine for request in granted)
+    busy = machines + Counter(run.spec.machine for run in view.runs.values())
+    for name in sorted(machines):
+        if busy[name] > 1:
+            yield f"machine {name} has two runs"
 
 
 def _each_once(view: FleetView, granted: Sequence[Request], grants: tuple[Grant, ...]) -> Iterator[str]:

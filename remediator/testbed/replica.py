@@ -18,8 +18,13 @@ SERVES_S_MAX: Final = 60.0
 ANSWER_S_MAX: Final = 10.0
 
 
+def tail(log: Path, chars: int = 4_000) -> str:
+    """The end of a log, for whoever has to say why a wait failed; empty where there is none yet."""
+    return log.read_text(errors="replace")[-chars:] if log.exists() else ""
+
+
 class Replica:
-    """A process that can be started again, stopped, killed and frozen.
+    """A process that can be started again, stopped, killed, and thawed where it has frozen itself.
 
     Args:
         command: its words, the program first.
@@ -49,13 +54,8 @@ class Replica:
             process.kill()
             process.wait(STOP_S_MAX)
 
-    def freeze(self) -> None:
-        """Let it stand still, as on a machine that is suspended or out of CPU."""
-        assert self._process is not None, "it was not started"
-        self._process.send_signal(signal.SIGSTOP)
-
     def thaw(self) -> None:
-        """Let it go on, with all that it was about to do."""
+        """Let one that stands still go on, with all that it was about to do."""
         assert self._process is not None, "it was not started"
         self._process.send_signal(signal.SIGCONT)
 
@@ -81,16 +81,12 @@ class Replica:
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def log_size(self) -> int:
-        """How long its log is, in bytes."""
-        return self.log.stat().st_size if self.log.exists() else 0
-
     def leads_since(self, since: int = 0) -> bool:
         """Has it said behind this place in its log that it leads?"""
         return self.log.exists() and b'"event":"leading"' in self.log.read_bytes()[since:]
 
-    def log_tail(self, chars: int = 4_000) -> str:
-        return self.log.read_text(errors="replace")[-chars:] if self.log.exists() else ""
+    def log_tail(self) -> str:
+        return tail(self.log)
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """Every line of its log about one event, oldest first."""

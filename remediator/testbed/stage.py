@@ -28,7 +28,7 @@ from remediator.testbed.hardware import Hardware
 from remediator.testbed.launcher import ControlPlane
 from remediator.testbed.node_objects import NodeSpec, Object
 from remediator.testbed.repair_player import RepairPlayer
-from remediator.testbed.replica import Replica
+from remediator.testbed.replica import Replica, tail
 from remediator.testbed.waiting import wait_until
 
 NAMESPACE: Final = "remediator"
@@ -350,8 +350,8 @@ class Stage:
 
         return wait_until(look, timeout_s=timeout_s, what=f"the ledger of {machine} to say {state}")
 
-    def log_tail(self, chars: int = 4_000) -> str:
-        return self.log.read_text(errors="replace")[-chars:] if self.log.exists() else ""
+    def log_tail(self) -> str:
+        return tail(self.log)
 
     def patch_policy(self, spec: Mapping[str, object]) -> None:
         self.api.merge_patch(POLICY, {"spec": dict(spec)})
