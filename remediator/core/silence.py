@@ -22,7 +22,7 @@ from remediator.model.keys import (
     TAINT_OUT_OF_SERVICE,
     TAINT_SHUTDOWN,
 )
-from remediator.model.playbook import PlaybookSpec
+from remediator.model.playbook import Matcher, PlaybookSpec
 from remediator.model.views import LeaseView, NodeView
 
 POLL_S: Final = 1.0
@@ -40,8 +40,13 @@ def silent(node: NodeView | None) -> bool:
 
 def acts_on_silence(spec: PlaybookSpec) -> bool:
     """Does any matcher of the playbook take a silent kubelet for a fault?"""
-    found = (each.node_condition for each in spec.match.any_of if each.node_condition is not UNSET)
-    return any(each.type == "Ready" and each.status == "Unknown" for each in found)
+    return any(is_silence(each) for each in spec.match.any_of)
+
+
+def is_silence(matcher: Matcher) -> bool:
+    """Does this matcher look for Ready=Unknown?"""
+    found = matcher.node_condition
+    return found is not UNSET and found.type == "Ready" and found.status == "Unknown"
 
 
 def contradiction(lease: LeaseView | None) -> str | None:

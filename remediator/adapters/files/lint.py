@@ -90,6 +90,7 @@ RULES: Final[Mapping[str, LintRule]] = MappingProxyType(
         # Which limits
         "zero-duration": LintRule(_E, "Zero here means never or for ever, not at once."),
         "duration-order": LintRule(_E, "The shorter one ends it before the longer one can be reached."),
+        "early-silence": LintRule(_W, "A cut network looks like one dead machine at first."),
         "percent-rounds-to-zero": LintRule(_E, "Percent rounds down: a small pool would allow nothing."),
         "floor-of-count": LintRule(_E, "A count is exact: atLeast goes with percent only."),
         "limit-zero": LintRule(_W, "Nothing is ever allowed; mode: Disabled or a pause says so openly."),

@@ -10,15 +10,19 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from remediator.adapters.files.lint_rules import Context, Finding, finding
+from remediator.adapters.files.lint_rules import Context, Finding, finding, touches_nodes
 from remediator.adapters.files.loader import LoadedObject
 from remediator.adapters.files.tree import Path
+from remediator.core.silence import acts_on_silence, is_silence
 from remediator.model.duration import seconds
 from remediator.model.meta import Limit
-from remediator.model.playbook import Playbook
+from remediator.model.playbook import Playbook, PlaybookSpec
 from remediator.model.policy import RemediationPolicy
 from remediator.model.pool import ResourcePool
 
+# A cut network is heard node by node: kubelets renew every 10 s, node lifecycle looks every 5 s and
+# marks some twenty nodes a second. What acts sooner acts on the first node, as if it were the only one.
+SILENCE_S_MIN: Final = 30
 SPEC_BYTES_MAX: Final = 32_768  # of status.inForce and of the copy that a run carries
 
 # By action and field: durations that make no sense at zero.
@@ -90,6 +94,17 @@ def _playbook_durations(loaded: LoadedObject, playbook: Playbook) -> Iterator[Fi
             at: Path = ("spec", "match", "anyOf", index, "for")
             text = f"for {matcher.for_} is not below memory {spec.memory}"
             yield finding("duration-order", loaded, at, text, "raise spec.memory")
+    if acts_on_silence(spec) and touches_nodes(playbook):
+        yield from _early_silence(loaded, spec)
+
+
+def _early_silence(loaded: LoadedObject, spec: PlaybookSpec) -> Iterator[Finding]:
+    for index, matcher in enumerate(spec.match.any_of):
+        waits = seconds(matcher.for_) if matcher.for_ else 0
+        if is_silence(matcher) and waits < SILENCE_S_MIN:
+            at: Path = ("spec", "match", "anyOf", index)
+            text = f"acts {waits} s after a kubelet fell silent; a cut zone takes longer to be seen as one"
+            yield finding("early-silence", loaded, at, text, f"write for: {SILENCE_S_MIN}s, or more")
 
 
 def _policy_durations(loaded: LoadedObject, policy: RemediationPolicy) -> Iterator[Finding]:

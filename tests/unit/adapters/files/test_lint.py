@@ -94,6 +94,7 @@ ALONE: list[tuple[str, Json]] = [
     ("duration-order", changed(a_playbook(), ((*STEPS, 5, "verify"), {"quietFor": "2h", "timeout": "2h"}))),
     ("duration-order", changed(a_playbook(), ((*STEPS, 2, "drain"), {"deadline": "25h"}))),
     ("duration-order", changed(a_playbook(), ((*MATCH, 1, "for"), "14d"))),
+    ("early-silence", changed(a_playbook(), ((*MATCH, 1), {"id": "silent", "nodeCondition": {"type": "Ready", "status": "Unknown"}, "for": "29s"}))),
     ("percent-rounds-to-zero", changed(a_playbook(), (("spec", "limits", "maxUnavailable"), {"percent": 4}))),
     ("limit-zero", changed(a_playbook(), (("spec", "limits", "maxUnavailable"), {"count": 0}))),
     ("runbook-missing", changed(a_playbook(), (("metadata", "annotations"), {}))),
