@@ -24,7 +24,7 @@ from remediator.adapters.exporters.fetch import HttpPages
 from remediator.adapters.exporters.scan import Scanner
 from remediator.adapters.exporters.scraper import Scraper, ScrapeSettings
 from remediator.errors import PermanentError
-from remediator.model.signal import PageReading
+from remediator.model.signal import PageReading, PageTrouble
 
 AT_ONCE: Final = 16
 TARGETS: Final = 4_096
@@ -104,8 +104,8 @@ async def _fetch_and_scan(url: str, seconds: float) -> float:
     async with _http() as pages:
 
         async def once() -> None:
-            page = await pages.fetch(url, timeout_s=10.0, bytes_max=4 << 20)
-            scanner.scan(page.body, node="gpu-a-01", at=clock.now(), at_monotonic=clock.monotonic())
+            body = await pages.fetch(url, timeout_s=10.0, bytes_max=4 << 20)
+            scanner.scan(body, node="gpu-a-01", at=clock.now(), at_monotonic=clock.monotonic())
 
         return await _rate(once, seconds)
 
@@ -135,8 +135,8 @@ async def _rate(once: Callable[[], Awaitable[None]], seconds: float) -> float:
     return count / (time.process_time() - began)
 
 
-def _failed(node: str, reason: str) -> None:
-    raise PermanentError(f"{node}: {reason}")
+def _failed(node: str, trouble: PageTrouble) -> None:
+    raise PermanentError(f"{node}: {trouble.text}")
 
 
 @asynccontextmanager

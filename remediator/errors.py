@@ -7,6 +7,10 @@ docs/architecture.md, "Failing".
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+FetchTroubleKind = Literal["Unreachable", "TimedOut", "HttpStatus", "NotMetrics", "TooLarge"]
+PageTroubleKind = FetchTroubleKind | Literal["NotFetched", "OtherNode", "NoGpus", "BadLines"]
 
 
 class RemediatorError(Exception):
@@ -24,6 +28,19 @@ class TransientError(RemediatorError):
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class PageError(TransientError):
+    """An exporter page that could not be had, or is none.
+
+    Args:
+        kind: which trouble; ``core.pages`` has the fix of each.
+        message: names the page and what is wrong with it.
+    """
+
+    def __init__(self, kind: FetchTroubleKind, message: str) -> None:
+        super().__init__(message)
+        self.kind: FetchTroubleKind = kind
 
 
 class PermanentError(RemediatorError):

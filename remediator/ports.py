@@ -94,22 +94,14 @@ class Transport(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One exporter page as it arrived: raw bytes, at most the fetcher's limit."""
-
-    body: bytes
-    truncated: bool
-
-
 class Pages(Protocol):
     """Fetches metrics pages. Redirects are not followed."""
 
-    async def fetch(self, url: str, *, timeout_s: float, bytes_max: int) -> Page:
-        """Return the page.
+    async def fetch(self, url: str, *, timeout_s: float, bytes_max: int) -> bytes:
+        """Return the page as it arrived, whole.
 
         Raises:
-            TransientError: time-out, refused, reset, or any status but 200.
+            PageError: time-out, refused, reset, any status but 200, or more than ``bytes_max``.
         """
 
 

@@ -245,7 +245,9 @@ def build_parts(doors: Doors, feeds: Feeds, pages: HttpPages) -> Parts:
         ledgers=Ledgers(world=world, diagnoses=diagnoses, records=records, **shared),
         sweep=Sweep(world=world, writer=doors.writer, reader=reader, events=events, **shared),
         takeover=Takeover(world=world, writer=doors.writer, clock=clock),
-        statuses=Statuses(world=world, scout=scout, records=records, clock=clock),
+        statuses=Statuses(
+            world=world, scout=scout, diagnoses=diagnoses, pages=source, records=records, clock=clock
+        ),
         gauges=Gauges(world=world, diagnoses=diagnoses, fleet=fleet, health=health, **shared),
         housekeeping=Housekeeping(
             world=world, records=records, clock=clock, ticks=SchedulerTicks(on_error=_end_on_bug)

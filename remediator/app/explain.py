@@ -29,7 +29,7 @@ from remediator.model.decision import GateVerdict
 from remediator.model.ledger import ManagedNodeStatus
 from remediator.model.playbook import PlaybookInForce
 from remediator.model.remediation import Remediation
-from remediator.model.signal import Fault
+from remediator.model.signal import Fault, PageTrouble
 from remediator.model.views import ConditionView, NodeView
 
 PAGES_MAX = 512
@@ -75,6 +75,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     leadership: Leadership
     view: FleetView
     notes: tuple[str, ...]
+    page: PageTrouble | None = None  # what is wrong with the node's, where pages can be read from here
     unjudged: tuple[ConditionView, ...] = ()  # of the node: no table and no playbook knows them
 
 
@@ -155,6 +156,7 @@ async def explain(
         leadership=await read_leadership(snapshot.transport, settings.namespace, settings.lease),
         view=view,
         notes=tuple(notes),
+        page=snapshot.diagnoses.page_trouble(name) if pages.seen and world.policy_spec.exporter else None,
         unjudged=unjudged(node.conditions, overrides(view.policy.conditions), _read_types(snapshot)),
     )
 

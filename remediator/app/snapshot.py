@@ -30,13 +30,14 @@ from remediator.app.controller import open_pages, open_reader, require_installed
 from remediator.app.feeds import NODES, decoder_for
 from remediator.app.settings import Settings
 from remediator.core.steps.drain import POD_ANNOTATIONS
-from remediator.errors import TransientError
+from remediator.errors import PageError
 from remediator.model.duration import seconds
 from remediator.model.ledger import ManagedNode
 from remediator.model.playbook import Playbook
 from remediator.model.policy import PolicySpec
 from remediator.model.pool import ResourcePool
 from remediator.model.remediation import Remediation
+from remediator.model.signal import PageTrouble
 from remediator.runtime.diagnosis import Diagnoses
 from remediator.runtime.observer import Observer
 from remediator.runtime.scout import Scout
@@ -84,15 +85,15 @@ class Snapshot:
         async def read(pages: HttpPages, name: str, url: str) -> None:
             try:
                 async with turns:
-                    page = await pages.fetch(
+                    body = await pages.fetch(
                         url, timeout_s=min(PAGE_TIMEOUT_S, seconds(spec.timeout)), bytes_max=PAGE_BYTES_MAX
                     )
                 reading = scanner.scan(
-                    page.body, node=name, at=self.clock.now(), at_monotonic=self.clock.monotonic()
+                    body, node=name, at=self.clock.now(), at_monotonic=self.clock.monotonic()
                 )
-            except TransientError as error:
+            except PageError as error:
                 problems.append(f"{name}: {error}")
-                self.diagnoses.page_failed(name, str(error))
+                self.diagnoses.page_failed(name, PageTrouble(error.kind, str(error)))
             else:
                 self.diagnoses.page_read(reading)
             self.diagnoses.look(name)

@@ -8,6 +8,7 @@ from remediator.app.explain import Answer, Judged
 from remediator.cli.columns import clip, labelled, table
 from remediator.cli.status_facts import fault_of, run_row
 from remediator.core.account import run_state
+from remediator.core.pages import spoken_trouble
 from remediator.core.plan import Plan
 from remediator.model.duration import spoken
 from remediator.model.instant import read_instant
@@ -109,6 +110,8 @@ def _seen(answer: Answer) -> list[str]:
     lines += [f"unknown: {line}" for line in found.unknown[:3]]
     if len(found.unknown) > 3:
         lines.append(f"and {len(found.unknown) - 3} more unknown")
+    if answer.page is not None:
+        lines.append(f"page: {spoken_trouble(answer.page)}")
     if answer.unjudged:
         names = shortened([f"{each.type}={each.status}" for each in answer.unjudged], UNJUDGED_MAX)
         fix = "give the good status in RemediationPolicy/cluster spec.conditions"

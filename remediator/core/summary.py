@@ -49,6 +49,9 @@ def pool_status(
     away: int,
     overlaps: Mapping[str, str],
     drift: tuple[str, ...],
+    shared: tuple[str, ...],
+    weak: tuple[str, ...],
+    pages: Condition | None,
     now: str,
 ) -> PoolStatus:
     """What `kubectl get rpool` shows.
@@ -58,15 +61,17 @@ def pool_status(
         away: machines that were taken out of the pool and are not back in service.
         overlaps: pools that share members with this one, each with what is shared.
         drift: member nodes that lack a part of the projection, sorted; never repaired en masse.
+        shared: member nodes whose identity another live Node carries too, sorted.
+        weak: member nodes that are known by their Node's uid only, sorted.
+        pages: the condition about the exporter pages of its nodes, or None where it has none.
     """
     name = pool.metadata.name
     size, out = census.size(name), len(census.out(name))
     before = pool.status if pool.status is not UNSET else PoolStatus()
     seen = pool.metadata.generation
-    found = [
-        msgspec.structs.replace(each, observed_generation=seen)
-        for each in (_ready(overlaps, not_ours(pool.spec, policy.node_keys)), _drift(drift))
-    ]
+    ready = _ready(overlaps, not_ours(pool.spec, policy.node_keys))
+    judged = (ready, _drift(drift), _identity(shared, weak), pages)
+    found = [msgspec.structs.replace(each, observed_generation=seen) for each in judged if each is not None]
     return PoolStatus(
         observed_generation=seen,
         nodes=size,
@@ -166,6 +171,21 @@ def _ready(overlaps: Mapping[str, str], keys: tuple[str, ...]) -> Condition:
         message = f"writes {', '.join(keys)}; list it in RemediationPolicy/cluster spec.nodeKeys"
         return Condition(type="Ready", status="False", reason="KeyNotListed", message=message[:1_024])
     return Condition(type="Ready", status="True", reason="Valid")
+
+
+def _identity(shared: tuple[str, ...], weak: tuple[str, ...]) -> Condition:
+    if shared:
+        message = f"{shortened(shared, 8)}: another live Node carries the same identity; both are left alone"
+        return _no_identity("IdentityConflict", f"{message}. Give each machine its own asset tag")
+    if weak:
+        message = f"{shortened(weak, 8)}: known by the Node's uid only; what is remembered ends with the Node"
+        return _no_identity("IdentityWeak", f"{message}. Name asset tags")
+    return Condition(type="Identity", status="True", reason="Known")
+
+
+def _no_identity(reason: str, message: str) -> Condition:
+    where = "in RemediationPolicy/cluster spec.identity"
+    return Condition(type="Identity", status="False", reason=reason, message=f"{message} {where}")
 
 
 def _drift(nodes: tuple[str, ...]) -> Condition:

@@ -12,6 +12,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from remediator.errors import PageTroubleKind
+
 
 class Truth(enum.Enum):
     TRUE = "true"
@@ -51,6 +53,13 @@ class PageReading(Struct, frozen=True, gc=False):
     lines: int = 0
     bad_lines: int = 0
     excerpt: tuple[str, ...] = ()  # the lines that carried something non-zero, for the evidence
+
+
+class PageTrouble(Struct, frozen=True, gc=False):
+    """Why a node's page says nothing, or not all. ``text`` names the page and what is wrong with it."""
+
+    kind: PageTroubleKind
+    text: str
 
 
 class XidEdge(Struct, frozen=True, gc=False):

@@ -16,8 +16,9 @@ from remediator.core.coverage import is_fresh, wrong_host
 from remediator.core.diagnose import DiagnoseInput, Diagnosis, FaultClock, diagnose
 from remediator.core.edges import GpuMemory
 from remediator.core.match import Book, bind, compile_playbooks
+from remediator.core.pages import FIXES
 from remediator.model.duration import seconds
-from remediator.model.signal import Fault, PageReading
+from remediator.model.signal import Fault, PageReading, PageTrouble
 from remediator.model.views import NodeView
 from remediator.ports import Clock, Telemetry
 from remediator.runtime.due import DueHeap
@@ -42,7 +43,7 @@ class Diagnoses:
         self._book: Book = bind(())
         self._polarity: Mapping[str, Status] = {}
         self._readings: dict[str, PageReading] = {}
-        self._failures: dict[str, str] = {}
+        self._failures: dict[str, PageTrouble] = {}
         self._garbled: set[str] = set()  # nodes whose newest page had lines that can't be read
         self._found: dict[str, Diagnosis] = {}
         self.on_change: Callable[[str], None] = lambda _: None
@@ -88,11 +89,26 @@ class Diagnoses:
     def reading(self, node: str) -> PageReading | None:
         """The node's page when it is fresh and its own."""
         found = self._readings.get(node)
-        return found if found is not None and not self._why_not(node, found) else None
+        return found if found is not None and self._why_not(node, found) is None else None
 
     def why_no_page(self, node: str) -> str:
         """In a few words why there is no fresh page; empty when there is one."""
-        return self._why_not(node, self._readings.get(node))
+        why_not = self._why_not(node, self._readings.get(node))
+        return why_not.text if why_not is not None else ""
+
+    def page_trouble(self, node: str) -> PageTrouble | None:
+        """What is wrong with the node's page, where it should have one; also with a page that counts."""
+        if not self.expects_page(node):
+            return None
+        found = self._readings.get(node)
+        why_not = self._why_not(node, found)
+        if why_not is not None or found is None:
+            return why_not
+        if not found.gpus:
+            return PageTrouble("NoGpus", "the page names no GPU")
+        if found.bad_lines:
+            return PageTrouble("BadLines", "lines of the page can't be read and are skipped")
+        return None
 
     def page_states(self) -> Mapping[str, int]:
         """How many of the pages that playbooks need are fresh, stale, or were never read."""
@@ -130,11 +146,11 @@ class Diagnoses:
             _log.warning("page lines skipped", node=reading.node, lines=reading.bad_lines)
         self._telemetry.count("remediator_page_lines_skipped_total", {}, reading.bad_lines)
 
-    def page_failed(self, node: str, reason: str) -> None:
+    def page_failed(self, node: str, trouble: PageTrouble) -> None:
         if node not in self._failures:
-            _log.info("page not read", node=node, reason=reason)
-        self._failures[node] = reason
-        self._telemetry.count("remediator_page_failures_total", {})
+            _log.info("page not read", node=node, reason=trouble.text, fix=FIXES[trouble.kind])
+        self._failures[node] = trouble
+        self._telemetry.count("remediator_page_failures_total", {"reason": trouble.kind})
 
     def rules_changed(self) -> None:
         """Playbooks or policy changed: judge every node anew."""
@@ -189,8 +205,8 @@ class Diagnoses:
             book=self._book,
             now=self._clock.now(),
             monotonic=self._clock.monotonic(),
-            reading=reading if not why_not else None,
-            no_reading=why_not,
+            reading=reading if why_not is None else None,
+            no_reading=why_not.text if why_not is not None else "",
             ledger=ledger.status if ledger is not None and ledger.status is not UNSET else None,
             clock=before.clock if before is not None else FaultClock(),
             gpus=before.gpus if before is not None else GpuMemory(),
@@ -199,14 +215,16 @@ class Diagnoses:
             explain=explain,
         )
 
-    def _why_not(self, node: str, reading: PageReading | None) -> str:
+    def _why_not(self, node: str, reading: PageReading | None) -> PageTrouble | None:
+        failed = self._failures.get(node)
         if reading is None:
-            return self._failures.get(node, "no exporter page yet")
+            return failed or PageTrouble("NotFetched", "no exporter page yet")
         if not self._was_fresh(reading):
-            return f"exporter page stale: {self._failures.get(node, 'not fetched for three periods')}"
+            last = failed or PageTrouble("NotFetched", "not fetched for three periods")
+            return PageTrouble(last.kind, f"exporter page stale: {last.text}")
         view = self._world.node(node)
         wrong = wrong_host(reading, view, self._world.caches.nodes.views()) if view is not None else None
-        return wrong or ""
+        return PageTrouble("OtherNode", wrong) if wrong else None
 
     def _was_fresh(self, reading: PageReading) -> bool:
         return is_fresh(reading, now_monotonic=self._clock.monotonic(), period_s=self._period_s())

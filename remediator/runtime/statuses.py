@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import Final
 
 import structlog
+from msgspec import UNSET
 
 from remediator.core.fleet import ranked_spares
 from remediator.core.match import selects
+from remediator.core.pages import EXPORTER_PAGES, pages_condition
 from remediator.core.request import FleetView
 from remediator.core.summary import drifted, machines_away, playbook_status, pool_status
 from remediator.errors import PermanentError, TransientError
 from remediator.model.action import Attribution, SavePlaybookStatus, SavePoolStatus
 from remediator.model.instant import write_instant
+from remediator.model.meta import Condition
 from remediator.model.pool import ResourcePool
-from remediator.ports import Clock, Records
+from remediator.ports import Clock, PageSource, Records
+from remediator.runtime.diagnosis import Diagnoses
 from remediator.runtime.scout import Scout
 from remediator.runtime.world import World
 
@@ -26,9 +30,20 @@ _log = structlog.get_logger(__name__)
 class Statuses:
     """Keeps `kubectl get rpool,rpb` true."""
 
-    def __init__(self, *, world: World, scout: Scout, records: Records, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        world: World,
+        scout: Scout,
+        diagnoses: Diagnoses,
+        pages: PageSource,
+        records: Records,
+        clock: Clock,
+    ) -> None:
         self._world = world
         self._scout = scout
+        self._diagnoses = diagnoses
+        self._pages = pages
         self._records = records
         self._clock = clock
         self.term = 0
@@ -64,6 +79,10 @@ class Statuses:
             away=away,
             overlaps=_overlaps(pool, view),
             drift=tuple(node.name for node in quiet if drifted(node, pool)),
+            shared=tuple(node.name for node in members if node.name in view.conflicted),
+            # A uid is a good object name, so a machine is called like its Node's uid only for want of more.
+            weak=tuple(node.name for node in members if self._world.machine(node) == node.uid),
+            pages=self._pages_of(pool, view),
             now=write_instant(view.now.replace(microsecond=0)),
         )
         if wanted != pool.status:
@@ -75,6 +94,21 @@ class Statuses:
                     status=wanted,
                 )
             )
+
+    def _pages_of(self, pool: ResourcePool, view: FleetView) -> Condition | None:
+        """The condition about the pool's exporter pages; as it was, while the first round is under way."""
+        if not self._pages.round_complete:
+            before = pool.status.conditions if pool.status is not UNSET else ()
+            return next((each for each in before if each.type == EXPORTER_PAGES), None)
+        name = pool.metadata.name
+        expected = [node for node in view.census.members(name) if self._diagnoses.expects_page(node)]
+        found = {node: self._diagnoses.page_trouble(node) for node in expected}
+        troubles = {node: trouble for node, trouble in found.items() if trouble is not None}
+        return pages_condition(
+            None if self._world.policy_spec.exporter is UNSET else troubles,
+            expected=len(expected),
+            uncovered=view.uncovered.get(name, ""),
+        )
 
     async def _save(self, action: SavePoolStatus | SavePlaybookStatus) -> None:
         try:

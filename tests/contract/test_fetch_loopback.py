@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from remediator.adapters.exporters.fetch import HttpPages
-from remediator.errors import TransientError
+from remediator.errors import PageError
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -80,7 +80,7 @@ async def test_fetch_returns_the_page_and_keeps_the_connection():
     async with serving(server) as url, some_pages() as pages:
         got = [await pages.fetch(url, timeout_s=5, bytes_max=1_000) for _ in range(3)]
 
-    assert [(page.body, page.truncated) for page in got] == [(PAGE, False)] * 3
+    assert got == [PAGE] * 3
     assert server.connections == 1
     assert b"Accept-Encoding: identity" in server.requests[0]
     assert b"User-Agent: remediator/test" in server.requests[0]
@@ -101,9 +101,12 @@ async def test_fetch_closes_connections_that_it_may_not_keep():
 @pytest.mark.asyncio
 async def test_fetch_bounds_the_page(size):
     """Exactly at the limit the page is whole."""
-    page = await fetch(Server(answer(b"x" * size)), bytes_max=1_000)
-
-    assert (len(page.body), page.truncated) == (min(size, 1_000), size > 1_000)
+    server = Server(answer(b"x" * size))
+    if size <= 1_000:
+        assert await fetch(server, bytes_max=1_000) == b"x" * size
+    else:
+        with pytest.raises(PageError, match="page of more than 1000 bytes"):
+            await fetch(server, bytes_max=1_000)
 
 
 @pytest.mark.asyncio
@@ -117,9 +120,10 @@ async def test_fetch_ends_an_endless_page():
             writer.write(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
             await writer.drain()
 
-    page = await fetch(endless, bytes_max=200_000)
+    with pytest.raises(PageError, match="page of more than 200000 bytes") as caught:
+        await fetch(endless, bytes_max=200_000)
 
-    assert (len(page.body), page.truncated) == (200_000, True)
+    assert caught.value.kind == "TooLarge"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +145,7 @@ async def test_fetch_gives_up_on_a_server_that_drips(begin):
             except TimeoutError:
                 writer.write(b"" if not begin else b"x" if b"Length" in begin else b"x: y\r\n")
 
-    with pytest.raises(TransientError, match=r"no complete page within 0\.2 s"):
+    with pytest.raises(PageError, match=r"no complete page within 0\.2 s"):
         await fetch(drip, timeout_s=0.2)
 
 
@@ -150,7 +154,7 @@ async def test_fetch_follows_no_redirect():
     """A page from elsewhere is another node's page."""
     reply = answer(status="302 Found", headers=["Location: http://127.0.0.1:1/other"])
 
-    with pytest.raises(TransientError, match=r"HTTP 302 to http://127\.0\.0\.1:1/other \(not followed\)"):
+    with pytest.raises(PageError, match=r"HTTP 302 to http://127\.0\.0\.1:1/other \(not followed\)"):
         await fetch(Server(reply))
 
 
@@ -158,14 +162,14 @@ async def test_fetch_follows_no_redirect():
 @pytest.mark.asyncio
 async def test_fetch_takes_only_200(status):
     """An error page may look like a page."""
-    with pytest.raises(TransientError, match=f"HTTP {status[:3]}"):
+    with pytest.raises(PageError, match=f"HTTP {status[:3]}"):
         await fetch(Server(answer(status=status)))
 
 
 @pytest.mark.asyncio
 async def test_fetch_refuses_a_packed_page():
     """What was not asked for is not unpacked: a small packed page may be a large one."""
-    with pytest.raises(TransientError, match="Content-Encoding 'gzip'"):
+    with pytest.raises(PageError, match="Content-Encoding 'gzip'"):
         await fetch(Server(answer(b"\x1f\x8b", headers=["Content-Encoding: gzip"])))
 
 
@@ -182,7 +186,7 @@ async def test_fetch_translates_broken_answers(reply):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(reply)
 
-    with pytest.raises(TransientError, match=r"^http://127\.0\.0\.1:"):
+    with pytest.raises(PageError, match=r"^http://127\.0\.0\.1:"):
         await fetch(once)
 
 
@@ -193,7 +197,7 @@ async def test_fetch_translates_broken_answers(reply):
 async def test_fetch_translates_refused_and_bad_addresses(url):
     """A typing error in the policy must not end the scraper."""
     async with some_pages() as pages:
-        with pytest.raises(TransientError) as caught:
+        with pytest.raises(PageError) as caught:
             await pages.fetch(url, timeout_s=5, bytes_max=1_000)
 
     assert str(caught.value).startswith(url)
@@ -212,4 +216,4 @@ async def test_fetch_waits_for_a_connection_within_its_time_out():
         results = await asyncio.gather(*fetches, return_exceptions=True)
         held.set()
 
-    assert [type(result) for result in results] == [TransientError] * 3
+    assert [type(result) for result in results] == [PageError] * 3

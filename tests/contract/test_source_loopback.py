@@ -15,7 +15,7 @@ from remediator.adapters.exporters.source import ExporterSource
 from remediator.core.dcgm import XID
 from remediator.model.meta import LabelSelector
 from remediator.model.policy import ExporterSpec
-from remediator.model.signal import PageReading
+from remediator.model.signal import PageReading, PageTrouble
 from remediator.model.views import NodeView
 
 pytestmark = pytest.mark.asyncio
@@ -39,7 +39,7 @@ async def test_pages_over_real_sockets():
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
     read: asyncio.Queue[PageReading] = asyncio.Queue()
-    failed: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+    failed: asyncio.Queue[tuple[str, PageTrouble]] = asyncio.Queue()
     try:
         async with HttpPages(connections_max=8, keepalive_s=5, user_agent="test") as pages:
             source = ExporterSource(
@@ -47,14 +47,14 @@ async def test_pages_over_real_sockets():
                 clock=SystemClock(),
                 rng=Random(1),
                 on_reading=read.put_nowait,
-                on_failure=lambda node, reason: failed.put_nowait((node, reason)),
+                on_failure=lambda node, trouble: failed.put_nowait((node, trouble)),
             )
             spec = ExporterSpec(pod_selector=LabelSelector(match_labels={"app": "dcgm"}), port=port)
             nodes = [a_node("good"), a_node("bad")]
             source.follow(spec, nodes, {"good": ("127.0.0.1",), "bad": ("127.0.0.2",)}, frozenset())
             task = asyncio.create_task(source.run())
             reading = await asyncio.wait_for(read.get(), 10)
-            node, reason = await asyncio.wait_for(failed.get(), 10)
+            node, trouble = await asyncio.wait_for(failed.get(), 10)
             assert source.round_complete
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -64,4 +64,4 @@ async def test_pages_over_real_sockets():
 
     assert reading.node == "good"
     assert [gpu.uuid for gpu in reading.gpus] == ["GPU-1"]
-    assert (node, "127.0.0.2" in reason) == ("bad", True)
+    assert (node, trouble.kind, "127.0.0.2" in trouble.text) == ("bad", "Unreachable", True)

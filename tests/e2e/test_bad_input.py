@@ -133,6 +133,7 @@ def test_strange_nodes_and_pages_stop_nobody_else(stage: Stage) -> None:
     assert stage.controller_alive
     for node in strange:  # of a condition that stands twice the worse one counts
         assert_no_pool(stage, node)
+    assert "stands twice on the Node, also False" in _words(stage, "why", "odd-twice")
     why = _words(stage, "why", "gpu-g-01")
     assert "not judged: NobodyKnowsThis=True" in why
     assert "RemediationPolicy/cluster spec.conditions" in why, "and where to say what is good"
@@ -144,9 +145,10 @@ def test_strange_nodes_and_pages_stop_nobody_else(stage: Stage) -> None:
         stage, "why", odd[5]
     )
     _, metrics = stage.controller.ask("/metrics")
-    failures = re.search(r"^remediator_page_failures_total (\S+)$", metrics, re.M)
-    assert failures, metrics
-    assert float(failures[1]) >= 5
+    counted = re.findall(r'^remediator_page_failures_total{reason="(\w+)"} (\S+)$', metrics, re.M)
+    failed = {reason for reason, count in counted if float(count) > 0}
+    assert failed >= {"NotMetrics", "TooLarge", "TimedOut"}, counted
+    assert_pools_tell(stage, odd[:5])
     assert_nothing_done(stage, *odd, *strange, "gpu-g-01")
 
 
@@ -166,6 +168,20 @@ def assert_page_told(stage: Stage, node: str, said: str) -> None:
     assert re.search(said, reasons[0]), reasons
     why = _words(stage, "why", node)
     assert re.search(f"can't see, .*({said}).*gpu-off-bus/xid", why), why
+
+
+def assert_pools_tell(stage: Stage, nodes: list[str]) -> None:
+    """The condition on the pools names each node whose page can't be read, and a fix each."""
+    found = [
+        each["message"]
+        for pool in stage.api.list(f"{GROUP}/resourcepools")
+        for each in pool["status"]["conditions"]
+        if (each["type"], each["status"]) == ("ExporterPages", "False")
+    ]
+    told = "; ".join(found)
+    assert all(node in told for node in nodes), told
+    assert "lead to something else" in told
+    assert "timeout in RemediationPolicy/cluster spec.exporter" in told
 
 
 def assert_nothing_done(stage: Stage, *nodes: str) -> None:

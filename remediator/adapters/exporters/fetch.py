@@ -8,8 +8,7 @@ from typing import Final, Self
 
 import aiohttp
 
-from remediator.errors import TransientError
-from remediator.ports import Page
+from remediator.errors import PageError
 
 _CHUNK_BYTES: Final = 256 * 1024
 _HEADERS: Final = {
@@ -54,34 +53,35 @@ class HttpPages:
             await self._session.close()
             self._session = None
 
-    async def fetch(self, url: str, *, timeout_s: float, bytes_max: int) -> Page:
-        """Return the page; at most ``bytes_max`` bytes of it, and then ``truncated`` is set.
+    async def fetch(self, url: str, *, timeout_s: float, bytes_max: int) -> bytes:
+        """Return the page, whole: what would be cut off may be the GPU that matters.
 
         ``timeout_s`` covers all: the wait for a connection, the connect, the headers, the last
         byte. A server that sends one byte a second gains nothing by it.
 
         Raises:
-            TransientError: time-out, refused, reset, a bad address, or any status but 200.
+            PageError: time-out, refused, reset, a bad address, any status but 200, or more than
+                ``bytes_max`` bytes.
         """
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._fetch(url, bytes_max)
         except TimeoutError as error:
-            raise TransientError(f"{url}: no complete page within {timeout_s:g} s") from error
+            raise PageError("TimedOut", f"{url}: no complete page within {timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             text = str(error) or type(error).__name__
-            raise TransientError(f"{url}: {text[:256]}") from error
+            raise PageError("Unreachable", f"{url}: {text[:256]}") from error
 
-    async def _fetch(self, url: str, bytes_max: int) -> Page:
+    async def _fetch(self, url: str, bytes_max: int) -> bytes:
         async with self._open().get(url, allow_redirects=False) as response:
             if response.status != 200:
                 where = response.headers.get("Location", "")[:128]
-                raise TransientError(
-                    f"{url}: HTTP {response.status}{where and f' to {where} (not followed)'}"
-                )
+                said = f"HTTP {response.status}{where and f' to {where} (not followed)'}"
+                raise PageError("HttpStatus", f"{url}: {said}")
             encoding = response.headers.get("Content-Encoding", "identity")
             if encoding.lower() != "identity":
-                raise TransientError(f"{url}: Content-Encoding {encoding[:32]!r}; only identity is asked for")
+                said = f"Content-Encoding {encoding[:32]!r}; only identity is asked for"
+                raise PageError("NotMetrics", f"{url}: {said}")
             parts: list[bytes] = []
             size = 0
             async for part in response.content.iter_any():
@@ -89,8 +89,8 @@ class HttpPages:
                 size += len(part)
                 if size > bytes_max:
                     response.close()  # the rest may never end
-                    return Page(body=b"".join(parts)[:bytes_max], truncated=True)
-            return Page(body=b"".join(parts), truncated=False)
+                    raise PageError("TooLarge", f"{url}: page of more than {bytes_max} bytes")
+            return b"".join(parts)
 
     def _open(self) -> aiohttp.ClientSession:
         # IMPORTANT: made here and not in the constructor, because a session belongs to the loop

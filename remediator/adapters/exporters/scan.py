@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Final
 
 from remediator.core.dcgm import ALWAYS_READ, OLD_NAMES, TELLING, XID, old_name
-from remediator.errors import TransientError
+from remediator.errors import PageError
 from remediator.model.signal import GpuReading, PageReading
 
 LINES_MAX: Final = 20_000  # 16 GPUs with seven instances each and 100 families make 11,200
@@ -155,11 +155,11 @@ class Scanner:
             The reading. A page of another exporter has no GPUs; that is unknown, not healthy.
 
         Raises:
-            TransientError: the body is no metrics page, or larger than any page of one node.
+            PageError: the body is no metrics page, or larger than any page of one node.
         """
         lines = body.split(b"\n", LINES_MAX)
         if len(lines) > LINES_MAX:
-            raise TransientError(f"{node}: page of more than {LINES_MAX} lines")
+            raise PageError("TooLarge", f"{node}: page of more than {LINES_MAX} lines")
         _refuse_other(body, lines, node)
         page = _Page()
         page.bad += bool(lines.pop().strip())
@@ -170,7 +170,8 @@ class Scanner:
             if field is not None:
                 page.take(field, line, start)
         if len(page.gpus) > GPUS_MAX:
-            raise TransientError(f"{node}: page names {len(page.gpus)} GPUs, at most {GPUS_MAX} are read")
+            said = f"page names {len(page.gpus)} GPUs, at most {GPUS_MAX} are read"
+            raise PageError("TooLarge", f"{node}: {said}")
         return PageReading(
             node=node,
             at=at,
@@ -211,14 +212,14 @@ def _refuse_other(body: bytes, lines: list[bytes], node: str) -> None:
     """Say what the body is, where it is not a metrics page."""
     begin = body.lstrip()[:16]
     if not begin:
-        raise TransientError(f"{node}: not a metrics page: empty")
+        raise PageError("NotMetrics", f"{node}: not a metrics page: empty")
     if b"\0" in body[:1024] or begin[0] >= 0x7F or begin[0] < 0x20:
-        raise TransientError(f"{node}: not a metrics page: binary, starts with {begin[:4].hex(' ')}")
+        raise PageError("NotMetrics", f"{node}: not a metrics page: binary, starts with {begin[:4].hex(' ')}")
     if not begin.startswith(b"#"):
         probes = [line for line in lines[:_PROBE_LINES] if line.strip()]
         if not any(line.startswith(b"#") or _is_sample(line) for line in probes):
             text = begin.split(b"\n")[0].split(b">")[0].decode("ascii", "replace").lower()
-            raise TransientError(f"{node}: not a metrics page: starts with {text!r}")
+            raise PageError("NotMetrics", f"{node}: not a metrics page: starts with {text!r}")
 
 
 def _is_sample(line: bytes) -> bool:

@@ -17,8 +17,8 @@ from typing import Final
 
 from remediator.adapters.exporters.scan import Scanner
 from remediator.core.coverage import STALE_PERIODS
-from remediator.errors import PermanentError, TransientError
-from remediator.model.signal import PageReading
+from remediator.errors import PageError
+from remediator.model.signal import PageReading, PageTrouble
 from remediator.ports import Clock, Pages
 
 TICK_S: Final = 0.05  # how late a fetch may start
@@ -97,7 +97,7 @@ class Scraper:
         rng: splays the targets over the period.
         settings: limits.
         on_reading: called with each page that was read, between two awaits.
-        on_failure: called with node and reason, one line, each time that no page could be read.
+        on_failure: called with node and trouble each time that no page could be read.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Scraper:
         rng: Random,
         settings: ScrapeSettings,
         on_reading: Callable[[PageReading], None],
-        on_failure: Callable[[str, str], None],
+        on_failure: Callable[[str, PageTrouble], None],
     ) -> None:
         self._pages = pages
         self._clock = clock
@@ -250,17 +250,15 @@ class Scraper:
         self.counters.fetches += 1
         settings = self._settings
         try:
-            page = await self._pages.fetch(
+            body = await self._pages.fetch(
                 target.url, timeout_s=settings.timeout_s, bytes_max=settings.bytes_max
             )
-            if page.truncated:  # what was cut off may have been the GPU that matters
-                raise TransientError(f"{target.url}: page of more than {settings.bytes_max} bytes")
             at, at_monotonic = self._clock.now(), self._clock.monotonic()
             async with self._parsing:  # one page per turn of the loop, however many arrive together
-                reading = self._scanner.scan(page.body, node=target.node, at=at, at_monotonic=at_monotonic)
+                reading = self._scanner.scan(body, node=target.node, at=at, at_monotonic=at_monotonic)
                 await self._clock.sleep(0)
-        except (TransientError, PermanentError) as error:
-            self._failed(target, str(error))
+        except PageError as error:
+            self._failed(target, PageTrouble(error.kind, str(error)))
             return
         if not self._is_current(target):
             return
@@ -271,12 +269,12 @@ class Scraper:
         self._on_reading(reading)
         self._answer(target)
 
-    def _failed(self, target: _Target, reason: str) -> None:
+    def _failed(self, target: _Target, trouble: PageTrouble) -> None:
         self.counters.failures += 1
         if not self._is_current(target):
             return
         target.failing = True
-        self._on_failure(target.node, reason)
+        self._on_failure(target.node, trouble)
         self._answer(target)
 
     def _next_due(self, target: _Target) -> float:

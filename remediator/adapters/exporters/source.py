@@ -14,7 +14,7 @@ from remediator.adapters.exporters.scraper import Counters, Scraper, ScrapeSetti
 from remediator.adapters.exporters.targets import targets
 from remediator.model.duration import seconds
 from remediator.model.policy import ExporterSpec
-from remediator.model.signal import PageReading
+from remediator.model.signal import PageReading, PageTrouble
 from remediator.model.views import NodeView
 from remediator.ports import Clock, Pages
 
@@ -28,7 +28,7 @@ class ExporterSource:
         pages: where pages come from.
         clock, rng: as of ``Scraper``.
         on_reading: called with each page that was read.
-        on_failure: called with node and reason each time that no page could be read.
+        on_failure: called with node and trouble each time that no page could be read.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ExporterSource:
         clock: Clock,
         rng: Random,
         on_reading: Callable[[PageReading], None],
-        on_failure: Callable[[str, str], None],
+        on_failure: Callable[[str, PageTrouble], None],
     ) -> None:
         self._pages = pages
         self._clock = clock
@@ -143,9 +143,9 @@ class ExporterSource:
             if self._scraper is made:  # what a replaced scraper had in flight is not wanted any more
                 self._on_reading(reading)
 
-        def failed(node: str, reason: str) -> None:
+        def failed(node: str, trouble: PageTrouble) -> None:
             if self._scraper is made:
-                self._on_failure(node, reason)
+                self._on_failure(node, trouble)
 
         made = Scraper(
             pages=self._pages,

@@ -31,6 +31,9 @@ _WORSE_IF_GOOD_IS_TRUE: Final = {"False": 2, "Unknown": 1, "True": 0}
 _WORSE_IF_GOOD_IS_FALSE: Final = {"True": 2, "Unknown": 1, "False": 0}
 
 
+_TWICE: Final = "stands twice on the Node"
+
+
 class _Owner(Struct, gc=False):
     kind: str = ""
     name: str = ""
@@ -168,8 +171,13 @@ def _read_conditions(
             continue
         badness = _WORSE_IF_GOOD_IS_TRUE if type_ in good_when_true else _WORSE_IF_GOOD_IS_FALSE
         # A status that no API version defines ranks like Unknown.
-        if badness.get(view.status, 1) > badness.get(rival.status, 1):
-            kept[type_] = view
+        worse, other = view, rival
+        if badness.get(view.status, 1) <= badness.get(rival.status, 1):
+            worse, other = rival, view
+        if not worse.message.startswith(_TWICE):  # a third one changes nothing of what is said
+            said = f"{_TWICE}, also {other.status}; the worse counts. {worse.message}"
+            worse = ConditionView(type_, worse.status, worse.reason, said)
+        kept[type_] = worse
     return tuple(kept.values())
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from remediator.core.actions import ACTIONS
 from remediator.core.lifecycle import STATES
 from remediator.core.run import UNDO
+from remediator.errors import FetchTroubleKind
 from remediator.ports import Outcome, Refusal
 
 OPEN_VALUES_MAX: Final = 200
@@ -170,7 +171,11 @@ METRICS: Final[Mapping[str, Row]] = MappingProxyType(
             "Exporter pages by state; only fresh ones are knowledge.",
             (Label("state", ("waiting", "fresh", "stale")),),
         ),
-        "remediator_page_failures_total": Row("counter", "Exporter pages that could not be read."),
+        "remediator_page_failures_total": Row(
+            "counter",
+            "Exporter pages that could not be read.",
+            (Label("reason", get_args(FetchTroubleKind)),),
+        ),
         "remediator_page_lines_skipped_total": Row(
             "counter", "Lines of exporter pages that could not be read; the rest of the page counts."
         ),

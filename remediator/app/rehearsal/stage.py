@@ -17,6 +17,7 @@ from remediator.app.rehearsal.cluster import Cluster
 from remediator.app.rehearsal.hardware import Hardware
 from remediator.core.match import matches
 from remediator.errors import ContractError
+from remediator.model.signal import PageTrouble
 from remediator.model.views import NodeView
 from remediator.runtime.diagnosis import Diagnoses
 from remediator.runtime.events import Events
@@ -211,7 +212,7 @@ class Stage:
                 continue
             self.diagnoses.page_read(self._hardware.page(name))
             if not self._hardware.speaks(name):
-                self.diagnoses.page_failed(name, "connection refused")
+                self.diagnoses.page_failed(name, PageTrouble("Unreachable", "connection refused"))
             self._looks.add(name)
 
     def _look(self) -> None:

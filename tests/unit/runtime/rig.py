@@ -202,7 +202,8 @@ class Rig:
         self.ledgers = Ledgers(diagnoses=self.diagnoses, **common)
         self.sweep = Sweep(world=self.world, writer=server, reader=server, events=self.events, **shared)
         self.takeover = Takeover(world=self.world, writer=server, clock=clock)
-        self.statuses = Statuses(world=self.world, scout=self.scout, records=server, clock=clock)
+        looks: Any = {"scout": self.scout, "diagnoses": self.diagnoses, "pages": self.pages}
+        self.statuses = Statuses(world=self.world, records=server, clock=clock, **looks)
         self.feeds: dict[str, FeedState] = {}
         self.lease = Lease()
         self.skew_s = 0.0

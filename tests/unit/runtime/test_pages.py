@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
 from structlog.testing import capture_logs
 
+from remediator.model.meta import Condition
+from remediator.model.pool import PoolStatus
+from remediator.model.signal import PageTrouble
 from tests.unit.runtime.rig import Rig, with_exporter, xid_book
 
 METRIC = "remediator_page_lines_skipped_total"
@@ -33,3 +38,56 @@ def test_xid_on_a_garbled_page_is_seen():
     rig.page("gpu-1", 79, bad_lines=3)
 
     assert [fault.node for fault in rig.diagnoses.faults()] == ["gpu-1"]
+
+
+REFUSED = PageTrouble("Unreachable", "http://gpu-2:9400/metrics: connection refused")
+
+
+async def shown(rig: Rig, pool: str = "train") -> Condition | None:
+    """The pool's condition about its pages, as the server has it after one round."""
+    await rig.finish(rig.statuses.once())
+    status = msgspec.convert(rig.server.get("pools", pool).get("status", {}), PoolStatus)
+    return next((each for each in status.conditions if each.type == "ExporterPages"), None)
+
+
+@pytest.mark.asyncio
+async def test_pool_names_pages_that_are_not_read_until_they_are():
+    """What is wrong stands on the pool, with the node and the fix; not while nobody has looked yet."""
+    rig = Rig(playbooks=[xid_book(79)], policy=with_exporter())
+    assert await shown(rig) is None, "the first round is not over"
+    rig.pages.round_complete = True
+    for node in sorted(rig.world.nodes):
+        rig.page(node)
+    rig.diagnoses.page_failed("gpu-2", REFUSED)
+    first = await shown(rig)
+    assert first is not None
+    assert first.status == "True", "the last page is young enough"
+
+    rig.clock.stand_still(60)
+    rig.fresh()
+    for node in sorted(rig.world.nodes):
+        if node != "gpu-2":
+            rig.page(node)
+    found = await shown(rig)
+
+    assert found is not None
+    assert (found.status, found.reason) == ("False", "NotAllRead")
+    assert found.message.startswith(f"1 Unreachable, gpu-2: exporter page stale: {REFUSED.text} (does")
+    rig.pages.round_complete = False
+    assert await shown(rig) == found, "a new leader keeps it until it has looked"
+    rig.pages.round_complete = True
+    rig.page("gpu-2")
+    mended = await shown(rig)
+    assert mended is not None
+    assert (mended.status, mended.reason, mended.message) == ("True", "AllRead", "")
+
+
+def test_failures_are_counted_by_reason():
+    """A rack behind a new NetworkPolicy and a fleet of slow exporters are two different nights."""
+    rig = Rig(playbooks=[xid_book(79)], policy=with_exporter())
+    for _ in range(2):
+        rig.diagnoses.page_failed("gpu-2", REFUSED)
+
+    lines = rig.metrics.render().decode().splitlines()
+    assert 'remediator_page_failures_total{reason="Unreachable"} 2.0' in lines
+    assert 'remediator_page_failures_total{reason="TimedOut"} 0.0' in lines

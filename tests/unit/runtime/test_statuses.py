@@ -130,6 +130,27 @@ async def test_statuses_name_keys_that_are_not_listed():
     assert "writes example.com/pool;" in ready.message
 
 
+@pytest.mark.parametrize(
+    ("uuid", "said"),
+    [
+        ("machine-gpu-2", ("False", "IdentityConflict", "gpu-1, gpu-2: another live Node")),
+        ("Not Specified", ("False", "IdentityWeak", "gpu-1: known by the Node's uid only")),
+        ("ABC-1", ("True", "Known", "")),
+    ],
+)
+@pytest.mark.asyncio
+async def test_statuses_name_nodes_without_an_identity_of_their_own(uuid, said):
+    """What is remembered of a machine, and whether it may be touched, hangs on it."""
+    rig = Rig()
+    rig.change("nodes", "gpu-1", {"status": {"nodeInfo": {"bootID": "b", "systemUUID": uuid}}})
+
+    await once(rig)
+
+    found = next(each for each in pool(rig).conditions if each.type == "Identity")
+    assert (found.status, found.reason, found.message[: len(said[2])]) == said
+    assert said[2] or not found.message
+
+
 @pytest.mark.asyncio
 async def test_statuses_wait_for_whole_caches():
     """Half a list is no number."""

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from remediator.adapters.exporters import scan
 from remediator.adapters.exporters.scan import Scanner
 from remediator.core.dcgm import ALWAYS_READ, OLD_NAMES, XID
-from remediator.errors import TransientError
+from remediator.errors import PageError
 from remediator.model.signal import PageReading
 from remediator.testbed.machines import machine_for
 from remediator.testbed.pages import PodLabels, page_for, render
@@ -240,7 +240,7 @@ def test_scan_keeps_the_telling_lines_as_evidence():
 )
 def test_scan_says_what_is_no_metrics_page(body, reason):
     """A proxy's error page is unknown, and the reason names what came instead."""
-    with pytest.raises(TransientError, match=r"^gpu-a-017: not a metrics page: ") as caught:
+    with pytest.raises(PageError, match=r"^gpu-a-017: not a metrics page: ") as caught:
         Scanner().scan(body, node="gpu-a-017", at=T0, at_monotonic=0.0)
 
     assert reason in str(caught.value)
@@ -251,9 +251,9 @@ def test_scan_refuses_a_page_of_too_many_lines_or_gpus():
     lines = b"# x\n" * (scan.LINES_MAX + 1)
     gpus = "".join(a_line(uuid=f"GPU-{index}") for index in range(scan.GPUS_MAX + 1))
 
-    with pytest.raises(TransientError, match="more than 20000 lines"):
+    with pytest.raises(PageError, match="more than 20000 lines"):
         Scanner().scan(lines, node="n", at=T0, at_monotonic=0.0)
-    with pytest.raises(TransientError, match="names 257 GPUs"):
+    with pytest.raises(PageError, match="names 257 GPUs"):
         read(gpus)
 
 
@@ -335,5 +335,5 @@ def test_scan_never_raises_anything_else(body):
 
     try:
         Scanner().scan(page, node="n", at=T0, at_monotonic=0.0)
-    except TransientError as error:
+    except PageError as error:
         assert "not a metrics page" in str(error)  # noqa: PT017  (most bodies raise nothing)

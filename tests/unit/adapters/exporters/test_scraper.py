@@ -14,9 +14,8 @@ import pytest
 
 from remediator.adapters.exporters.scraper import NAP_MAX_S, Scraper, ScrapeSettings, TargetState
 from remediator.core.dcgm import XID
-from remediator.errors import ContractError, TransientError
-from remediator.model.signal import PageReading
-from remediator.ports import Page
+from remediator.errors import ContractError, PageError
+from remediator.model.signal import PageReading, PageTrouble
 
 T0 = datetime(2026, 11, 22, tzinfo=UTC)
 GOOD = f'{XID}{{gpu="0",UUID="GPU-1"}} 0\n'.encode()
@@ -76,12 +75,11 @@ class FakePages:
         self.clock = clock
         self.delays: dict[str, float] = {}
         self.bodies: dict[str, bytes | Exception] = {}
-        self.truncated = False
         self.started: list[tuple[float, str]] = []
         self.in_flight = 0
         self.in_flight_max = 0
 
-    async def fetch(self, url: str, *, timeout_s: float, bytes_max: int) -> Page:
+    async def fetch(self, url: str, *, timeout_s: float, bytes_max: int) -> bytes:
         self.started.append((self.clock.time, url))
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight, self.in_flight_max)
@@ -92,10 +90,10 @@ class FakePages:
             self.in_flight -= 1
         body = self.bodies.get(url, GOOD)
         if delay >= timeout_s:
-            raise TransientError(f"{url}: no complete page within {timeout_s} s")
+            raise PageError("TimedOut", f"{url}: no complete page within {timeout_s} s")
         if isinstance(body, Exception):
             raise body
-        return Page(body=body, truncated=self.truncated)
+        return body
 
 
 class World:
@@ -107,7 +105,7 @@ class World:
         self.clock = VirtualClock()
         self.pages = FakePages(self.clock)
         self.readings: dict[str, list[float]] = {}
-        self.failures: dict[str, list[str]] = {}
+        self.failures: dict[str, list[PageTrouble]] = {}
         self.scraper = Scraper(
             pages=self.pages,
             clock=self.clock,
@@ -209,30 +207,29 @@ async def test_scraper_calls_a_target_stale_after_three_periods():
         states = [world.scraper.state("n0000"), world.scraper.state("other")]
         await world.clock.advance(1)
         good_at = world.readings["n0000"][-1]
-        world.pages.bodies["http://n0000/"] = TransientError("refused")
+        world.pages.bodies["http://n0000/"] = PageError("Unreachable", "refused")
         await world.clock.advance(good_at + 45 - world.clock.time)
         states.append(world.scraper.state("n0000"))
         await world.clock.advance(0.1)
         states.append(world.scraper.state("n0000"))
 
     assert states == [TargetState.WAITING, TargetState.NONE, TargetState.FRESH, TargetState.STALE]
-    assert world.failures["n0000"][0] == "refused"
+    assert world.failures["n0000"][0] == PageTrouble("Unreachable", "refused")
 
 
 @pytest.mark.parametrize(
-    ("body", "truncated", "reason"),
-    [(b"<html>", False, "not a metrics page"), (GOOD, True, "page of more than"), (b"", False, "empty")],
+    ("body", "kind"),
+    [(b"<html>", "NotMetrics"), (b"", "NotMetrics"), (PageError("TooLarge", "of more"), "TooLarge")],
 )
 @pytest.mark.asyncio
-async def test_scraper_reports_what_it_cannot_read(body, truncated, reason):
-    """A page that is cut off may lack the GPU that matters: it is no reading."""
+async def test_scraper_reports_what_it_cannot_read(body, kind):
+    """What is no metrics page is no reading, and no reading is no news about a GPU."""
     async with World().running() as world:
         world.pages.bodies["http://n0000/"] = body
-        world.pages.truncated = truncated
         world.aim(1)
         await world.clock.advance(1)
 
-    assert reason in world.failures["n0000"][0]
+    assert world.failures["n0000"][0].kind == kind
     assert not world.readings
     assert (world.scraper.counters.failures, world.scraper.counters.readings) == (1, 0)
 

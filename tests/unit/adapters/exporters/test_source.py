@@ -13,12 +13,12 @@ import pytest
 
 from remediator.adapters.exporters.source import ExporterSource
 from remediator.core.dcgm import XID
-from remediator.errors import ContractError, TransientError
+from remediator.errors import ContractError, PageError
 from remediator.model.meta import LabelSelector
 from remediator.model.policy import ExporterSpec
-from remediator.model.signal import PageReading
+from remediator.model.signal import PageReading, PageTrouble
 from remediator.model.views import NodeView
-from remediator.ports import Page, PageSource
+from remediator.ports import PageSource
 
 pytestmark = pytest.mark.asyncio
 T0 = datetime(2026, 11, 22, tzinfo=UTC)
@@ -81,16 +81,16 @@ class FakePages:
         self.held: asyncio.Future[None] | None = None  # answers wait for it
         self.in_flight = 0
 
-    async def fetch(self, url: str, *, timeout_s: float, bytes_max: int) -> Page:
+    async def fetch(self, url: str, *, timeout_s: float, bytes_max: int) -> bytes:
         self.fetched.append((self.clock.time, url, timeout_s))
         self.in_flight += 1
         try:
             if url in self.hanging:
                 await self.clock.sleep(timeout_s)
-                raise TransientError(f"{url}: no complete page within {timeout_s:g} s")
+                raise PageError("TimedOut", f"{url}: no complete page within {timeout_s:g} s")
             if self.held is not None:
                 await self.held
-            return Page(body=BODY, truncated=False)
+            return BODY
         finally:
             self.in_flight -= 1
 
@@ -102,13 +102,13 @@ class World:
         self.clock = VirtualClock()
         self.pages = FakePages(self.clock)
         self.readings: list[PageReading] = []
-        self.failures: list[tuple[str, str]] = []
+        self.failures: list[tuple[str, PageTrouble]] = []
         self.source = ExporterSource(
             pages=self.pages,
             clock=self.clock,
             rng=Random(7),
             on_reading=self.readings.append,
-            on_failure=lambda node, reason: self.failures.append((node, reason)),
+            on_failure=lambda node, trouble: self.failures.append((node, trouble)),
         )
 
     def follow(

@@ -122,6 +122,8 @@ def test_node_keeps_the_worse_of_a_condition_that_stands_twice(type_, statuses, 
         view = view_of(NODES, body)
 
         assert [(each.type, each.status) for each in view.conditions] == [(type_, kept)]
+        other = next(status for status in statuses if status != kept)
+        assert f"stands twice on the Node, also {other}" in view.conditions[0].message
 
 
 @pytest.mark.parametrize(("quantity", "gpus"), [("8", 8), (8, 8), ("0", 0), ("1k", 0), ("", 0), ("-1", 0)])
