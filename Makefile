@@ -76,6 +76,11 @@ test: check testbed-ready ## everything: check, then all tests in one run
 test-long: testbed-ready ## what takes too long for every change: every crash point, long outages
 	$(BIN)/python -m pytest -m long
 
+.PHONY: test-oldest
+test-oldest: export REMEDIATOR_TESTBED_KUBERNETES = oldest
+test-oldest: testbed-ready ## what needs a real API server, on the oldest Kubernetes that is supported
+	@scripts/tests.sh contract deploy e2e
+
 .PHONY: testbed-build
 testbed-build: $(STAMP) ## build the real control plane from its Go modules, once
 	$(BIN)/python -m remediator.testbed build

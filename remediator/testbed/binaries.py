@@ -25,6 +25,9 @@ from remediator.testbed.waiting import WaitExpiredError, monotonic, wait_until
 
 GO_NEEDED: Final = "1.26"
 CACHE_VARIABLE: Final = "REMEDIATOR_TESTBED_CACHE"
+KUBERNETES_VARIABLE: Final = "REMEDIATOR_TESTBED_KUBERNETES"
+NEWEST: Final = "newest"
+OLDEST: Final = "oldest"
 BUILD_TIMEOUT_S: Final = 3600.0  # one component, cold, on a slow machine
 PROGRESS_EVERY_S: Final = 5.0
 TAIL_LINES: Final = 20
@@ -87,20 +90,32 @@ class Binaries:
         return self.directory / name
 
 
-def modules_directory() -> Path:
-    """Return the folder of the three Go modules: of the checkout, else of the installed package.
+def modules_directory(environ: Mapping[str, str]) -> Path:
+    """Return the folder of the Go modules: of the checkout, else of the installed package.
+
+    With ``REMEDIATOR_TESTBED_KUBERNETES=oldest`` it is the folder inside of it that holds the oldest
+    Kubernetes that is supported; what is missing there is the same for both (``module_folder``).
 
     Raises:
-        BuildError: neither is there, so the package was put together wrongly.
+        BuildError: neither is there, so the package was put together wrongly; or no such Kubernetes.
     """
+    kubernetes = environ.get(KUBERNETES_VARIABLE) or NEWEST
+    if kubernetes not in (NEWEST, OLDEST):
+        raise BuildError(f"{KUBERNETES_VARIABLE}={kubernetes!r}: write {NEWEST} or {OLDEST}")
     package = Path(__file__).resolve().parent
     candidates = (package.parents[1] / "deploy" / "testbed", package / "data" / "modules")
     for candidate in candidates:
         if all((candidate / module / "go.mod").is_file() for module in _VERSION_MODULE):
-            return candidate
+            return candidate / OLDEST if kubernetes == OLDEST else candidate
     raise BuildError(
         f"the test bed's Go modules are in neither of {', '.join(map(str, candidates))}; reinstall"
     )
+
+
+def module_folder(modules: Path, name: str) -> Path:
+    """Return the folder of one module, which two folders of modules may share."""
+    own = modules / name
+    return own if own.is_dir() else modules.parent / name
 
 
 def versions(modules: Path) -> dict[str, str]:
@@ -108,10 +123,11 @@ def versions(modules: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for component in COMPONENTS:
         required = _VERSION_MODULE[component.module]
-        text = (modules / component.module / "go.mod").read_text(encoding="utf-8")
+        path = module_folder(modules, component.module) / "go.mod"
+        text = path.read_text(encoding="utf-8")
         match = re.search(rf"^\s*(?:require )?{re.escape(required)} (v\S+)", text, re.MULTILINE)
         if match is None:
-            raise BuildError(f"{modules / component.module / 'go.mod'}: no require line for {required}")
+            raise BuildError(f"{path}: no require line for {required}")
         found[component.name] = match.group(1)
     return found
 
@@ -137,7 +153,7 @@ def cache_directory(environ: Mapping[str, str], modules: Path) -> Path:
             "\0".join((component.name, *build_arguments(component, known[component.name]))).encode()
         )
         for name in ("go.mod", "go.sum"):
-            digest.update((modules / component.module / name).read_bytes())
+            digest.update((module_folder(modules, component.module) / name).read_bytes())
     return _cache_base(environ) / digest.hexdigest()[:16]
 
 
@@ -151,7 +167,7 @@ def _cache_base(environ: Mapping[str, str]) -> Path:
 
 def find(environ: Mapping[str, str], *, modules: Path | None = None) -> Binaries | None:
     """Return the programs if every one is built already; builds nothing."""
-    modules = modules or modules_directory()
+    modules = modules or modules_directory(environ)
     directory = cache_directory(environ, modules)
     if _missing(directory):
         return None
@@ -180,7 +196,7 @@ def build(
     Raises:
         BuildError: no Go, a Go that is too old, a failed build, or another builder without end.
     """
-    modules = modules or modules_directory()
+    modules = modules or modules_directory(environ)
     directory = cache_directory(environ, modules)
     known = versions(modules)
     directory.mkdir(parents=True, exist_ok=True)
@@ -195,7 +211,8 @@ def build(
                 note("cached")
                 continue
             arguments = build_arguments(component, known[component.name])
-            _build_one(go, component, arguments, directory, modules / component.module, environ, note)
+            folder = module_folder(modules, component.module)
+            _build_one(go, component, arguments, directory, folder, environ, note)
     return Binaries(directory, known)
 
 

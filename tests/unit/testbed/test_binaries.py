@@ -33,11 +33,24 @@ def environment(tmp_path: Path, go: str | None = GO) -> dict[str, str]:
 
 def test_versions_come_from_the_modules():
     """One place to raise a version: the require line."""
-    known = binaries.versions(binaries.modules_directory())
+    known = binaries.versions(binaries.modules_directory({}))
 
     assert known["kube-apiserver"] == known["kubectl"] == "v1.36.4"
     assert known["etcd"] == "v3.6.16"
     assert known["kwok"] == "v0.8.0"
+
+
+def test_oldest_kubernetes_shares_all_but_itself_with_the_newest():
+    """One etcd and one kwok for both; a word that is neither is refused."""
+    oldest = {binaries.KUBERNETES_VARIABLE: binaries.OLDEST}
+    newest = binaries.versions(binaries.modules_directory({}))
+    known = binaries.versions(binaries.modules_directory(oldest))
+
+    assert known["kube-apiserver"] == known["kubectl"] == "v1.31.4"
+    assert (known["etcd"], known["kwok"]) == (newest["etcd"], newest["kwok"])
+    assert binaries.find(oldest) != binaries.find({}) or binaries.find({}) is None
+    with pytest.raises(BuildError, match="write newest or oldest"):
+        binaries.modules_directory({binaries.KUBERNETES_VARIABLE: "1.31"})
 
 
 def test_build_arguments_carry_the_version_of_kubernetes_only():
@@ -53,7 +66,7 @@ def test_build_arguments_carry_the_version_of_kubernetes_only():
 def test_cache_directory_changes_with_every_sum(tmp_path):
     """A cache that ignores an input would serve stale programs."""
     modules = tmp_path / "modules"
-    shutil.copytree(binaries.modules_directory(), modules)
+    shutil.copytree(binaries.modules_directory({}), modules)
     environ = {"REMEDIATOR_TESTBED_CACHE": str(tmp_path)}
     seen = {binaries.cache_directory(environ, modules)}
     for name in ("controlplane", "etcd", "kwok"):
@@ -75,7 +88,7 @@ def test_cache_directory_changes_with_every_sum(tmp_path):
 )
 def test_cache_directory_follows_the_environment(environ, expected):
     """A runner keeps caches where it says, not in the home folder."""
-    assert binaries.cache_directory(environ, binaries.modules_directory()).parent == expected
+    assert binaries.cache_directory(environ, binaries.modules_directory({})).parent == expected
 
 
 def test_build_makes_everything_once(tmp_path):
@@ -142,7 +155,7 @@ def test_build_shows_the_end_of_what_go_said_when_it_fails(tmp_path):
 def test_build_goes_on_after_a_builder_that_died(tmp_path):
     """A killed builder leaves a partial file; it is removed and never taken for a program."""
     environ = environment(tmp_path)
-    directory = binaries.cache_directory(environ, binaries.modules_directory())
+    directory = binaries.cache_directory(environ, binaries.modules_directory({}))
     directory.mkdir(parents=True)
     leftover = directory / ".kwok.partial"
     leftover.write_text("half")
