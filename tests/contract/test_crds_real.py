@@ -8,6 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from remediator.adapters.files.kinds import KIND_BY_NAME, KINDS
+from remediator.adapters.files.rules import IMMUTABLE, IMMUTABLE_OPTIONAL
 from remediator.model.keys import GROUP, VERSION
 from remediator.testbed.api import Api, ApiError
 from tests.contract.live import install_crds
@@ -22,6 +23,7 @@ from tests.unit.adapters.files.examples import (
     a_playbook,
     a_remediation,
 )
+from tests.unit.adapters.files.full_examples import merged
 
 ROOT = Path(__file__).resolve().parents[2]
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -50,7 +52,7 @@ def collection(kind: str) -> str:
 @pytest.fixture
 def run(installed: Api) -> Iterator[Json]:
     """A stored Remediation."""
-    made = installed.create(collection("Remediation"), a_remediation())
+    made = installed.create(collection("Remediation"), merged(a_remediation(), {"spec": {"by": "alice"}}))
     yield made
     installed.delete(f"{collection('Remediation')}/{made['metadata']['name']}")
 
@@ -110,15 +112,14 @@ def test_server_refuses_a_misspelt_action_even_when_lenient(installed: Api):
     assert "set exactly one of" in refusal(installed, collection("Playbook") + "?dryRun=All", made)
 
 
-@pytest.mark.parametrize(
-    "field", ["machine", "bootId", "trigger", "evidence", "playbook", "plan", "spare", "term", "mode", "node"]
-)
+@pytest.mark.parametrize("field", IMMUTABLE)
 def test_run_never_changes_after_birth(installed: Api, run: Json, field):
     """The record that is audited must be the record that was decided on."""
     other: dict[str, object] = {
         "trigger": "Manual", "mode": "Audit", "term": 8, "plan": ["nothing"], "evidence": [],
         "node": {"name": "gpu-a-03", "uid": "other"}, "spare": {"name": "other", "uid": "x"},
-        "playbook": {"name": "example", "generation": 4, "text": "{}"},
+        "playbook": {"name": "example", "generation": 4, "text": "{}"}, "severity": "Soft",
+        "firstSeen": "2026-11-23T12:00:01Z",
     }  # fmt: skip
     changed = copy.deepcopy(run)
     changed["spec"][field] = other.get(field, "other")
@@ -126,7 +127,7 @@ def test_run_never_changes_after_birth(installed: Api, run: Json, field):
 
     with pytest.raises(ApiError, match=f"spec.{field} cannot change after birth"):
         installed.replace(path, changed)
-    if field not in ("machine", "trigger", "playbook", "mode", "node"):
+    if field in IMMUTABLE_OPTIONAL:
         del changed["spec"][field]
         with pytest.raises(ApiError, match="complete at birth"):
             installed.replace(path, changed)
@@ -143,7 +144,7 @@ def test_run_can_be_cancelled_once(installed: Api, run: Json):
     with pytest.raises(ApiError, match="cannot be un-cancelled"):
         installed.merge_patch(path, {"spec": {"cancel": None}})
     with pytest.raises(ApiError, match="complete at birth"):
-        installed.merge_patch(path, {"spec": {"by": "bob"}})
+        installed.merge_patch(path, {"spec": {"by": None}})
 
 
 def test_run_takes_the_largest_playbook(installed: Api):

@@ -13,7 +13,7 @@ import msgspec
 
 from remediator.adapters.files.kinds import CATEGORY, Column, Kind
 from remediator.adapters.files.rules import CEL, DEFAULTS, FIELD_CEL, LIST_KEYS, Rule
-from remediator.adapters.files.words import short
+from remediator.adapters.files.words import PATTERN_WORDS, short
 from remediator.model.keys import GROUP, VERSION
 
 # A JSON Schema is untyped by nature; it stays inside this package.
@@ -102,6 +102,11 @@ def _structural(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
     if "enum" in schema:
         made["type"] = "string"
     made.update({key: schema[key] for key in _KEPT if key in schema})
+    if made.get("pattern") in PATTERN_WORDS:
+        # The server refuses with the pattern itself what does not match one; with a rule, in words.
+        pattern = made.pop("pattern")
+        rule = Rule(f"self.matches('{pattern}')", PATTERN_WORDS[pattern])
+        made["x-kubernetes-validations"] = _validations((rule,))
     if "items" in schema:
         made["items"] = _structural(schema["items"], definitions)
     if isinstance(schema.get("additionalProperties"), dict):

@@ -16,7 +16,7 @@ import msgspec
 from remediator.adapters.files import testfile
 from remediator.adapters.files.kinds import KINDS
 from remediator.adapters.files.rules import EXACTLY_ONE
-from remediator.adapters.files.words import whole
+from remediator.adapters.files.words import NAME_PATTERN, whole
 from remediator.model.keys import API_VERSION
 
 # A JSON Schema is untyped by nature; it stays inside this package.
@@ -34,9 +34,6 @@ _EXACTLY_ONE: Final = MappingProxyType(
 )
 
 _TEXT_MAP: Final[Schema] = {"type": "object", "additionalProperties": {"type": "string"}}
-
-# A DNS subdomain, as the API server wants names.
-NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 
 # Wider than ObjectMeta of the model: what people and `kubectl get -o yaml` put into files.
 _METADATA: Final[Schema] = {

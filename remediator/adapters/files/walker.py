@@ -13,23 +13,10 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from remediator.adapters.files.schema import NAME_PATTERN, Schema
+from remediator.adapters.files.schema import Schema
 from remediator.adapters.files.tree import Member, Path, Tree, spell
+from remediator.adapters.files.words import PATTERN_WORDS
 from remediator.errors import Problem
-from remediator.model.duration import PATTERN
-
-# What a pattern asks for, in words. A pattern without a row shows itself.
-PATTERN_WORDS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        PATTERN: "write a duration such as 90s, 15m, 2h30m or 14d",
-        r"^[a-z]([-a-z0-9]*[a-z0-9])?$": "lower-case letters, digits and '-'; begin with a letter",
-        r"^[a-z]([-a-z0-9.]*[a-z0-9])?$": "lower-case letters, digits, '-' and '.'; begin with a letter",
-        r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$": "lower-case letters, digits, '-' and '.'",
-        r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": "lower-case letters, digits and '-'",
-        NAME_PATTERN: "lower-case letters, digits, '-' and '.'",
-        r"^DCGM_[A-Z0-9_]+$": "write the exporter's field name, DCGM_FI_DEV_…",
-    }
-)
 
 _WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
