@@ -75,5 +75,6 @@ def _given(snapshot: Snapshot, leadership: Leadership) -> Given:
         playbooks=world.caches.playbooks.views(),
         ledgers=world.caches.ledgers.views(),
         node_of=node_of,
+        machine_of=world.machine,
         leadership=leadership,
     )

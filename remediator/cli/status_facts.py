@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final
 
 from msgspec import UNSET, Struct, UnsetType
@@ -12,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 from remediator.app.leadership import Leadership
 from remediator.cli.pool_facts import MODES, PoolRow, in_order, pool_needs, pool_row
 from remediator.core.account import Account, run_state
+from remediator.core.custody import orphans
 from remediator.core.fleet import open_books
 from remediator.core.people import paused, read_hold
 from remediator.core.request import FleetView
@@ -23,8 +25,10 @@ from remediator.model.meta import Pause
 from remediator.model.playbook import Playbook
 from remediator.model.remediation import Remediation, RunState
 from remediator.model.signal import Fault
+from remediator.model.views import NodeView
 from remediator.model.words import how_many
 
+ORPHANS_MAX: Final = 20
 REQUEST_NEWS: Final = timedelta(minutes=10)
 DAY: Final = timedelta(hours=24)
 
@@ -38,6 +42,7 @@ class Given(Struct, frozen=True, kw_only=True):
     playbooks: Mapping[str, Playbook]
     ledgers: Mapping[str, ManagedNode]
     node_of: Callable[[str], str]  # machine -> its node's name, or empty
+    machine_of: Callable[[NodeView], str]
     leadership: Leadership
 
 
@@ -135,6 +140,8 @@ def _needs(given: Given, account: Account) -> Iterable[tuple[str, str]]:
     yield from _waiting(given)
     for pool in in_order(view.pools):
         yield from pool_needs(view, account, pool)
+    for orphan in islice(orphans(view, given.machine_of), ORPHANS_MAX):
+        yield orphan.subject, f"{orphan.text}; if that lasts over a minute: remediator cleanup"
     for name in sorted(view.conflicted):
         yield name, "another live Node carries this machine's identity; both are left alone"
 

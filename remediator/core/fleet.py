@@ -65,6 +65,7 @@ class FleetDecision(Struct, frozen=True):
     ``status`` goes into RemediationPolicy/cluster in one compare-and-swap, together with the
     creation of the granted runs; ``changed`` is False where it equals what is stored.
     ``orphans`` are open runs whose grant never landed: nothing was done, they end as NotGranted.
+    ``dropped`` are grants whose run is nowhere: it never came to be, or somebody deleted its record.
     """
 
     granted: tuple[Granted, ...]
@@ -73,6 +74,7 @@ class FleetDecision(Struct, frozen=True):
     status: PolicyStatus
     changed: bool
     orphans: tuple[str, ...]
+    dropped: tuple[Grant, ...]
     shadows: tuple[Shadow, ...]
 
 
@@ -106,7 +108,8 @@ def decide_fleet(view: FleetView, requests: Sequence[Request], faults: Sequence[
         refused=tuple(judge.refused),
         status=status,
         changed=status != view.status,
-        orphans=books.orphans,
+        orphans=books.standing.orphans,
+        dropped=books.standing.dropped,
         shadows=shadow.shadows,
     )
     assure(view, [each.request for each in decision.granted if each.request.harms], status.grants)
@@ -116,17 +119,25 @@ def decide_fleet(view: FleetView, requests: Sequence[Request], faults: Sequence[
 class Books(Struct, frozen=True):
     """The books as a pass opens them, before it judges any request.
 
-    ``marks`` are all faults inside the breakers' window; ``orphans`` as of ``FleetDecision``.
+    ``marks`` are all faults inside the breakers' window.
     """
 
     account: Account
     marks: tuple[FaultMark, ...]
-    orphans: tuple[str, ...]
+    standing: Standing
+
+
+class Standing(Struct, frozen=True):
+    """Grants that still hold; ``orphans`` and ``dropped`` as of ``FleetDecision``."""
+
+    grants: tuple[Grant, ...]
+    orphans: tuple[str, ...] = ()
+    dropped: tuple[Grant, ...] = ()
 
 
 def open_books(view: FleetView, faults: Sequence[Fault]) -> Books:
     """Open the books of this instant: standing grants, counted faults, breakers, lost spares replaced."""
-    grants, orphans = standing_grants(view)
+    standing = standing_grants(view)
     fresh = fresh_marks(view, faults)
     marks = breaker.record(view.status.recent_faults, fresh, view.policy.breaker, view.now)
     breakers = breaker.advance(
@@ -136,12 +147,13 @@ def open_books(view: FleetView, faults: Sequence[Fault]) -> Books:
         spec=view.policy.breaker,
         nodes=_managed(view),
         carrying=lambda cause: _carrying(view, cause),
-        open_runs=frozenset(view.runs) | {grant.run for grant in grants},  # a trial may not be seen yet
+        # A trial may not be seen yet.
+        open_runs=frozenset(view.runs) | {grant.run for grant in standing.grants},
         now=view.now,
     )
-    account = Account(view, grants, breakers)
+    account = Account(view, standing.grants, breakers)
     _reclaim(view, account)
-    return Books(account, marks, orphans)
+    return Books(account, marks, standing)
 
 
 def _managed(view: FleetView) -> int:
@@ -156,13 +168,13 @@ def _carrying(view: FleetView, cause: str) -> int:
     return sum(node.labels.get(key) == value for node in managed)
 
 
-def standing_grants(view: FleetView) -> tuple[tuple[Grant, ...], tuple[str, ...]]:
-    """The grants that still hold, and the runs that never got one.
+def standing_grants(view: FleetView) -> Standing:
+    """The grants that still hold, the runs that never got one, and the grants of no run.
 
     A run that began and lost its grant (somebody emptied the policy's status) gets it back:
     what is under way counts, whatever the books said.
     """
-    kept = []
+    kept, dropped = [], []
     for grant in view.status.grants:
         run = view.runs.get(grant.run)
         if run is not None and needs_grant(run):
@@ -171,6 +183,8 @@ def standing_grants(view: FleetView) -> tuple[tuple[Grant, ...], tuple[str, ...]
             at = read_instant(grant.at)
             if grant.run in view.in_flight or (at is not None and view.now - at < GRANT_UNSEEN_MAX):
                 kept.append(grant)
+            else:
+                dropped.append(grant)
     names = {grant.run for grant in kept}
     orphans = []
     for name in sorted(view.runs):
@@ -181,7 +195,7 @@ def standing_grants(view: FleetView) -> tuple[tuple[Grant, ...], tuple[str, ...]
             orphans.append(name)
         else:
             kept.append(_rebuilt(run, frozenset(grant.spare for grant in kept)))
-    return tuple(kept), tuple(orphans)
+    return Standing(tuple(kept), tuple(orphans), tuple(dropped))
 
 
 def _rebuilt(run: Remediation, taken: frozenset[str]) -> Grant:

@@ -294,6 +294,8 @@ class FleetLoop:
             node = refused.request.node
             self._reporter.refused(refused.request.machine, node.name, node.uid, refused.blocked_by)
         self._reporter.no_longer_refused(frozenset(self.refused))
+        for grant in decision.dropped:
+            self._reporter.dropped(grant, self._world.names.get(grant.uid, ""))
         self._telemetry.gauge("remediator_requests_waiting", {}, len(decision.refused))
         self._telemetry.gauge("remediator_grants", {}, len(decision.status.grants))
 

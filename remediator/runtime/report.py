@@ -11,6 +11,7 @@ import structlog
 from remediator.core.lifecycle import ended
 from remediator.model.decision import GateVerdict
 from remediator.model.instant import read_instant
+from remediator.model.policy import Grant
 from remediator.model.remediation import Remediation, RemediationStatus, RunState, StepStatus
 from remediator.model.signal import Fault
 from remediator.ports import Clock, Telemetry
@@ -113,6 +114,20 @@ class Reporter:
             action="Hold",
             note=note,
             warning=True,
+        )
+
+    def dropped(self, grant: Grant, node: str) -> None:
+        """A grant whose run is nowhere is given back: what it reserved is free again."""
+        spare = f" and the spare {grant.spare}" if grant.spare else ""
+        _log.warning("grant dropped", run=grant.run, node=node, spare=grant.spare)
+        self._events.tell(
+            machine=grant.run.rpartition("-")[0],
+            node=node,
+            node_uid=grant.uid,
+            reason="GrantDropped",
+            action="Sweep",
+            note=f"run {grant.run} does not exist; its place in the budget{spare} is free again",
+            run=grant.run,
         )
 
     def joined(self, fault: Fault, run: Remediation) -> None:

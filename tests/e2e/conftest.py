@@ -12,6 +12,7 @@ import pytest
 from remediator.testbed.binaries import Binaries
 from remediator.testbed.stage import Stage
 from remediator.testbed.workloads import Workload
+from tests.e2e import verdict
 
 
 @pytest.fixture
@@ -19,13 +20,17 @@ def open_stage(
     control_plane_binaries: Binaries, tmp_path: Path
 ) -> Iterator[Callable[[Workload | None], Stage]]:
     """Make a stage with this workload, started, its controller not yet."""
+    made: list[Stage] = []
     with ExitStack() as opened:
 
         def make(workload: Workload | None = None) -> Stage:
             directory = tmp_path / f"stage-{time.monotonic_ns()}"
-            return opened.enter_context(Stage(directory, control_plane_binaries, workload=workload))
+            made.append(opened.enter_context(Stage(directory, control_plane_binaries, workload=workload)))
+            return made[-1]
 
         yield make
+        for stage in made:
+            verdict.assert_custody(stage)
 
 
 @pytest.fixture
@@ -52,6 +57,7 @@ def shared_stage(
     with Stage(tmp_path_factory.mktemp("shared") / "stage", control_plane_binaries) as found:
         found.start_controller()
         yield found
+        verdict.assert_custody(found)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +69,7 @@ def shared_full_stage(
     with Stage(directory, control_plane_binaries, workload=Workload()) as found:
         found.start_controller()
         yield found
+        verdict.assert_custody(found)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 from remediator.testbed.binaries import Binaries
 from remediator.testbed.stage import Stage
 from remediator.testbed.write_faults import Fate
+from tests.e2e import verdict
 from tests.e2e.crash_scene import STORIES, CrashScene, Ending, assert_as_without_a_fault
 from tests.e2e.small_world import open_fleet, workload
 
@@ -40,6 +41,7 @@ def scene(control_plane_binaries: Binaries, tmp_path_factory: pytest.TempPathFac
     directory = tmp_path_factory.mktemp("crashes") / "stage"
     with Stage(directory, control_plane_binaries, workload=workload(), specs=open_fleet()) as stage:
         yield CrashScene(stage)
+        verdict.assert_custody(stage)
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,7 @@ def silent_stage(
         found.patch_playbook("node-unreachable", {"limits": {"maxConcurrent": 4}})
         found.start_controller()
         yield found
+        verdict.assert_custody(found)
 
 
 @pytest.fixture(scope="module")

@@ -119,6 +119,7 @@ def scene(control_plane_binaries: Binaries, tmp_path_factory: pytest.TempPathFac
     directory = tmp_path_factory.mktemp("replicas") / "stage"
     with Stage(directory, control_plane_binaries, workload=workload(), specs=open_fleet()) as stage:
         yield CrashScene(stage)
+        verdict.assert_custody(stage)
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,14 @@ from typing import Any
 
 from remediator.testbed.audit import AuditRecord, writes
 from remediator.testbed.node_objects import LABEL_POOL, LABEL_RACK, LABEL_ZONE
-from remediator.testbed.stage import GROUP, NODES, POLICY, USER, Stage
+from remediator.testbed.stage import GROUP, LEDGERS, NODES, POLICY, RUNS, USER, Stage
 from remediator.testbed.waiting import wait_until
 
 QUARANTINE = "remediator.dev/quarantine"
 OURS = "remediator.dev/"
 PROBATION = "remediator.dev/probation-until"
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+BY_PEOPLE = {"remediator.dev/hold", "remediator.dev/opt-out", "remediator.dev/fenced"}
 # The fence mark of the last writer, and what tells a spare's history; neither keeps a node out.
 MAY_STAY = {"remediator.dev/term", PROBATION}
 
@@ -116,6 +118,44 @@ def assert_nothing_leaks(stage: Stage, *nodes: str) -> None:
         assert not node["spec"].get("unschedulable"), f"{name} is cordoned"
     uids = {stage.node(name)["metadata"]["uid"] for name in nodes}
     wait_until(lambda: not uids & granted(stage), timeout_s=10.0, what="the grants to be given back")
+
+
+def orphans(stage: Stage) -> list[str]:
+    """What of ours, anywhere in the cluster, no open run and no machine's memory answers for.
+
+    Judged here from the objects alone, by the rule of custody and without the product's own code.
+    """
+    runs = {run["metadata"]["name"]: run for run in stage.api.list(RUNS)}
+    open_runs = {name: run for name, run in runs.items() if not run.get("status", {}).get("finishedAt")}
+    busy = {run["spec"]["node"]["uid"] for run in open_runs.values()}
+    out = {
+        ledger["status"].get("nodeUid")
+        for ledger in stage.api.list(LEDGERS)
+        if ledger.get("status", {}).get("state") == "Out" and "out" in ledger["status"]
+    }
+    found = []
+    for node in stage.api.list(NODES):
+        left, uid = left_behind(node) - BY_PEOPLE, node["metadata"]["uid"]
+        marked = [each for each in node["spec"].get("taints") or [] if each["key"] == OUT_OF_SERVICE]
+        if any(each.get("value") == "remediator" for each in marked):
+            left.add(OUT_OF_SERVICE)
+        if left and uid not in busy | out:
+            found.append(f"{node['metadata']['name']}: {', '.join(sorted(left))}")
+    grants = stage.api.get(POLICY).get("status", {}).get("grants", [])
+    return found + [f"grant of {each['run']}" for each in grants if each["run"] not in open_runs]
+
+
+def assert_custody(stage: Stage) -> None:
+    """Nothing of ours is orphaned, or stays so: the leader has a minute for a grant, seconds for a mark."""
+    if not stage.api.find(POLICY):
+        return  # a story without a policy, in which nothing can have been done
+    wait_until(
+        lambda: not orphans(stage),
+        timeout_s=70.0 if stage.controller_alive else 0.0,
+        every_s=0.5,
+        what="everything of ours to have an owner",
+        detail=lambda: "; ".join(orphans(stage)),
+    )
 
 
 def granted(stage: Stage) -> set[str]:

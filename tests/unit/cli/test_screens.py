@@ -103,7 +103,7 @@ def a_busy_night() -> list[str]:
 def _status(view, leadership=LEADS) -> list[str]:
     given = Given(
         view=view, faults=(), ended={}, playbooks={}, ledgers={}, node_of=lambda name: name,
-        leadership=leadership,
+        machine_of=lambda node: node.name, leadership=leadership,
     )  # fmt: skip
     heading = status_screen.Heading(
         context="prod-gz-a", server_version="v1.33.4", program_version="0.1.0", nodes=len(view.nodes),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from remediator.core.budget import resolve
-from remediator.core.fleet import decide_fleet, fresh_marks, label_value, standing_grants
+from remediator.core.fleet import Standing, decide_fleet, fresh_marks, label_value, standing_grants
 from remediator.model.ledger import ManagedNodeStatus, Out
 from remediator.model.meta import Limit, Rate
 from remediator.model.playbook import PlaybookLimits
@@ -279,7 +279,7 @@ def test_grant_stands_until_the_node_is_detached():
                     runs={"m-1": a_run(status=status)},
                     status=PolicyStatus(grants=(a_grant(),)),
                 )
-            )[0]
+            ).grants
         )
         for name, status in states.items()
     }
@@ -290,7 +290,8 @@ def test_grant_stands_until_the_node_is_detached():
 def test_grant_comes_back_when_somebody_empties_the_status():
     """What is under way counts, whatever the books say."""
     run = a_run(status=stages("quarantine", intent="swap"), spare=a_spare())
-    grants, orphans = standing_grants(a_fleet([a_node(), a_spare()], runs={"m-1": run}))
+    found = standing_grants(a_fleet([a_node(), a_spare()], runs={"m-1": run}))
+    grants, orphans = found.grants, found.orphans
 
     assert [(grant.run, grant.spare) for grant in grants] == [("m-1", "spare-1")]
     assert orphans == ()
@@ -302,7 +303,7 @@ def test_grant_that_comes_back_claims_no_spare_of_another_run():
         name: a_run(name, status=stages("quarantine", intent="swap"), spare=a_spare())
         for name in ("a-1", "b-1")
     }
-    grants, _ = standing_grants(a_fleet([a_node(), a_spare()], runs=runs))
+    grants = standing_grants(a_fleet([a_node(), a_spare()], runs=runs)).grants
 
     assert sorted(grant.spare for grant in grants) == ["", "spare-1"]
 
@@ -311,20 +312,19 @@ def test_run_without_grant_and_without_a_step_is_an_orphan():
     """Its grant never landed, so nothing was done: it ends as NotGranted."""
     fleet = a_fleet([a_node()], runs={"m-1": a_run()})
 
-    assert standing_grants(fleet) == ((), ("m-1",))
-    assert standing_grants(replace(fleet, in_flight=frozenset({"m-1"}))) == ((), ())
+    assert standing_grants(fleet) == Standing((), ("m-1",))
+    assert standing_grants(replace(fleet, in_flight=frozenset({"m-1"}))) == Standing(())
 
 
 def test_grant_of_an_unseen_run_stands_for_a_minute():
     """A POST may be answered late; a run that never appears frees its grant."""
     status = PolicyStatus(grants=(a_grant(),))
-    kept = [
-        len(standing_grants(a_fleet([a_node()], status=status, now=at(seconds)))[0])
-        for seconds in (0, 59, 60)
-    ]
-    ended = standing_grants(a_fleet([a_node()], status=status, ended_runs=frozenset({"m-1"})))[0]
+    found = [standing_grants(a_fleet([a_node()], status=status, now=at(seconds))) for seconds in (0, 59, 60)]
+    ended = standing_grants(a_fleet([a_node()], status=status, ended_runs=frozenset({"m-1"})))
 
-    assert (kept, ended) == ([1, 1, 0], ())
+    assert [len(each.grants) for each in found] == [1, 1, 0]
+    assert [len(each.dropped) for each in found] == [0, 0, 1], "and it is told"
+    assert ended == Standing(()), "a run that ended gives its grant back, which is no news"
 
 
 def test_claim_ends_after_half_an_hour_without_a_hand_over():
@@ -332,9 +332,9 @@ def test_claim_ends_after_half_an_hour_without_a_hand_over():
     run = a_run(status=stages(intent="quarantine"))
     status = PolicyStatus(grants=(a_grant(spare="spare-1"),))
     kept = [
-        standing_grants(a_fleet([a_node(), a_spare()], runs={"m-1": run}, status=status, now=at(seconds)))[0][
-            0
-        ].spare
+        standing_grants(a_fleet([a_node(), a_spare()], runs={"m-1": run}, status=status, now=at(seconds)))
+        .grants[0]
+        .spare
         for seconds in (1_800, 1_801)
     ]
 
@@ -352,7 +352,7 @@ def test_claim_ends_with_its_swap_step():
             status=PolicyStatus(grants=(a_grant(spare="spare-1"),)),
         )
 
-        assert standing_grants(fleet)[0][0].spare == ""
+        assert standing_grants(fleet).grants[0].spare == ""
 
 
 def test_claim_of_a_spare_that_joined_already_never_ends():

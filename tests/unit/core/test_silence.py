@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from remediator.core.account import Account
-from remediator.core.custody import owner_of
 from remediator.core.fleet import open_case
 from remediator.core.gates import evaluate
 from remediator.core.run import decide_run
@@ -267,15 +266,3 @@ def test_run_leaves_a_persons_word_alone_before_its_own_quarantine():
     move = decide_run(a_view("quarantine", "drain", node=node))
 
     assert "quarantin" in move.reason
-
-
-# ---- custody
-
-
-def test_out_of_service_mark_of_ours_needs_an_owner():
-    """Nobody's mark keeps a machine empty for ever: the sweep takes it back."""
-    marked, foreign = a_node(taints=[OURS]), a_node(taints=[OUT_OF_SERVICE])
-
-    assert owner_of(marked, "gpu-1", {}, {}) is None
-    assert owner_of(marked, "gpu-1", {"m-1": a_run(node=marked)}, {}) == "m-1"
-    assert owner_of(foreign, "gpu-1", {}, {}) is not None

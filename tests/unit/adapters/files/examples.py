@@ -237,7 +237,7 @@ BAD: tuple[Bad, ...] = (
     Bad("no-steps", a_playbook, STEPS, [], "at least 1 items"),
     Bad("no-summary", a_playbook, ("spec", "summary"), DROP, "Required value"),
     Bad("status-is-bool", a_playbook, ("spec", "match", "anyOf", 1, "nodeCondition", "status"), True, "must be of type string"),
-    Bad("long-name", a_playbook, ("metadata", "name"), "a" * 64, "may not be more than 63"),
+    Bad("long-name", a_playbook, ("metadata", "name"), "a" * 64, "than 63"),
     Bad("other-policy", a_policy, ("metadata", "name"), "mine", "its name is cluster", "policy-name"),
     Bad("no-membership", a_pool, ("spec", "membership"), DROP, "Required value"),
     Bad("wrong-effect", a_pool, ("spec", "projection", "taints", 0, "effect"), "NoSchedul", "Unsupported value"),
