@@ -131,6 +131,22 @@ async def test_certificate_that_does_not_verify_is_permanent_and_says_where(tmp_
     assert server.requests == []
 
 
+async def test_authority_that_is_replaced_is_read_again_where_nothing_verifies(tmp_path):
+    """The cluster's authority was rotated: a restart would cost the Lease, and every run a minute."""
+    async with serve(always(answer(200)), tls=certificates(tmp_path)) as server:
+        authority = tmp_path / "ca.crt"
+        authority.write_bytes((tmp_path / "other.crt").read_bytes())
+        path = kubeconfig(tmp_path, server.url, cluster={"certificate-authority": "ca.crt"})
+        async with connect(path) as transport:
+            with pytest.raises(PermanentError, match="does not verify"):
+                await get(transport)
+            authority.write_bytes((tmp_path / "server.crt").read_bytes())
+            replies = [await get(transport), await get(transport)]
+
+    assert [reply.status for reply in replies] == [200, 200]
+    assert len(server.requests) == 2, "what could not be sent was sent once"
+
+
 @pytest.mark.parametrize("extra", [{}, {"tls-server-name": "api"}], ids=["by address", "by name"])
 async def test_certificate_that_verifies_is_used(tmp_path, extra):
     """Also where the server is reached through another name than its own."""

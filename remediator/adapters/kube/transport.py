@@ -28,8 +28,9 @@ from remediator.adapters.kube.config import Connection, ConnectionSettings, Targ
 from remediator.adapters.kube.errors import NotSentError, describe, read_verdict
 from remediator.adapters.kube.limits import Limiter, LimitSettings
 from remediator.adapters.kube.server_clock import ServerClock
+from remediator.adapters.kube.trust import Trust
 from remediator.errors import InputError, PermanentError, Problem, TransientError
-from remediator.ports import Lane, Response
+from remediator.ports import Clock, Lane, Response
 
 ERROR_BODY_BYTES_MAX = 64 * 1024
 READ_BUFFER_BYTES = 1024 * 1024
@@ -81,7 +82,6 @@ class _Sessions(RESTClientObject):
     def _create_connector(self) -> aiohttp.TCPConnector:
         return aiohttp.TCPConnector(
             limit=self.maxsize,
-            ssl=self.ssl_context,
             keepalive_timeout=IDLE_CONNECTION_S,
             socket_factory=self._socket,
         )
@@ -123,7 +123,7 @@ class KubeTransport:
         self._base = str(connection.configuration.host).rstrip("/")
         self._clock = clock
         self._caller = caller
-        self._sessions = _open_tls(connection)
+        self._sessions, self._trust = _open_tls(connection, clock)
         # One pool per lane and one for watches: a lease renewal or a quarantine never waits for
         # a connection that a list or a watch holds.
         self._pools = {lane: self._sessions.open(size) for lane, size in settings.connections.items()}
@@ -208,18 +208,30 @@ class KubeTransport:
         merged.update(headers)
         if (authorization := await self._credentials.authorization()) is not None:
             merged["Authorization"] = authorization
-        url = f"{self._base}{path}" + (f"?{urlencode(query)}" if query else "")
-        return await pool.request(
-            method,
-            URL(url, encoded=True),
-            data=body,
-            headers=merged,
-            timeout=timeout,
-            allow_redirects=False,
-            proxy=self._configuration.proxy,
-            proxy_headers=self._configuration.proxy_headers,
-            server_hostname=self._configuration.tls_server_name,
-        )
+        text = f"{self._base}{path}" + (f"?{urlencode(query)}" if query else "")
+        url = URL(text, encoded=True)
+
+        async def send() -> aiohttp.ClientResponse:
+            return await pool.request(
+                method,
+                url,
+                data=body,
+                headers=merged,
+                timeout=timeout,
+                allow_redirects=False,
+                proxy=self._configuration.proxy,
+                proxy_headers=self._configuration.proxy_headers,
+                server_hostname=self._configuration.tls_server_name,
+                ssl=self._trust.context(),
+            )
+
+        try:
+            return await send()
+        except aiohttp.ClientConnectorCertificateError:
+            # Nothing was sent. The authority may have been replaced, and its file with it.
+            if not self._trust.renew():
+                raise
+            return await send()
 
     async def stream(
         self,
@@ -348,7 +360,7 @@ async def open_transport(
         await transport.close()
 
 
-def _open_tls(connection: Connection) -> _Sessions:
+def _open_tls(connection: Connection, clock: Clock) -> tuple[_Sessions, Trust]:
     configuration = connection.configuration
     # trust_env makes aiohttp read netrc and proxy settings at every request: three times the cost.
     configuration.client_session_kwargs = {
@@ -357,7 +369,8 @@ def _open_tls(connection: Connection) -> _Sessions:
         "cookie_jar": aiohttp.DummyCookieJar(),
     }
     try:
-        return _Sessions(configuration)
+        made = _Sessions(configuration)
+        return made, Trust(configuration, lambda: RESTClientObject(configuration).ssl_context, clock=clock)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         files = ", ".join(
             str(name)
