@@ -193,6 +193,7 @@ async def test_events_are_accepted_for_a_node_with_its_real_uid(control_plane: C
     assert "remediator.dev/controller" in described
 
 
+@pytest.mark.watch_list
 async def test_discovery_tells_what_is_there(control_plane: ControlPlane):
     """Start-up must say what to install before the first pass fails on it."""
     async with connected(control_plane.kubeconfig) as transport:

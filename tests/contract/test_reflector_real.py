@@ -47,6 +47,7 @@ def group(request: pytest.FixtureRequest, api: Api) -> Iterator[str]:
     remove_nodes(api, name)
 
 
+@pytest.mark.watch_list
 async def test_watch_list_and_pages_agree_with_the_server(control_plane: ControlPlane, api: Api, group: str):
     """Two ways to the first state, and both must be the server's."""
     for n in range(5):

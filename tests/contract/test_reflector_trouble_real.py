@@ -144,6 +144,7 @@ async def test_a_frozen_watch_is_noticed_and_the_difference_told_once(
     assert reflector.state().broken_since is None
 
 
+@pytest.mark.watch_list
 async def test_bookmarks_of_the_server_keep_a_quiet_kind_fresh(
     control_plane: ControlPlane, api: Api, group: str
 ):
@@ -193,6 +194,7 @@ async def test_watches_that_are_cut_before_any_proof_end_in_a_list(
                 assert (watched.news(), reflector.alarms) == ([(named(group, "a")[0], "added")], 0)
 
 
+@pytest.mark.watch_list
 async def test_what_the_server_sends_again_is_dropped(control_plane: ControlPlane, api: Api, group: str):
     """After a reconnect it may begin earlier than we asked: nothing is told twice, nothing comes back."""
     async with connected(control_plane.kubeconfig) as transport:
