@@ -229,7 +229,7 @@ BAD: tuple[Bad, ...] = (
     Bad("zero-soak", a_playbook, (*STEPS, 5, "verify", "quietFor"), "0s", "quietFor must be above zero", "zero-duration"),
     Bad("zero-period", a_policy, ("spec", "exporter", "period"), "0s", "period must be above zero", "zero-duration"),
     Bad("zero-window", a_policy, ("spec", "breaker", "within"), "0s", "within must be above zero", "zero-duration"),
-    Bad("no-duration", a_playbook, (*STEPS, 2, "drain", "deadline"), "30 min", '"30 min": write a duration such as 90s'),
+    Bad("no-duration", a_playbook, (*STEPS, 2, "drain", "deadline"), "30 min", "write a duration such as 90s"),
     Bad("too-long", a_playbook, (*STEPS, 2, "drain", "deadline"), "9999999d", "write a duration such as 90s"),
     Bad("wrong-mode", a_playbook, ("spec", "mode"), "enforce", "Unsupported value"),
     Bad("wrong-code", a_playbook, ("spec", "match", "anyOf", 0, "xid", "codes"), [0], "greater than or equal to 1"),
