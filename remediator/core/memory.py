@@ -24,6 +24,7 @@ from remediator.model.remediation import Remediation
 from remediator.model.views import NodeView
 
 REFUSED_FOR_S: Final = 30
+REMEDIATING: Final = "Remediating"
 
 
 class Known(Struct, frozen=True, kw_only=True):
@@ -31,14 +32,14 @@ class Known(Struct, frozen=True, kw_only=True):
 
     ``node`` is its one live Node, or None. ``ended`` are its ended runs, oldest first.
     ``refused`` is its waiting request, None when it has none; ``answered`` is the `at` of a
-    manual request that a run has answered.
+    manual request that a run has answered. ``open_run`` is the number of the run under way, or 0.
     """
 
     now: datetime
     policy: PolicySpec
     node: NodeView | None
     identity: str
-    open_run: bool
+    open_run: int
     ended: tuple[Remediation, ...] = ()
     latches: tuple[Latch, ...] = ()
     records: tuple[SuspicionRecord, ...] | None = None
@@ -61,7 +62,17 @@ def remember(stored: ManagedNodeStatus, known: Known) -> ManagedNodeStatus:
         status = replace(status, request_done=known.answered)
     if known.veto is not None and known.veto[0] > status.veto_until:
         status = replace(status, veto_until=known.veto[0], veto_by=known.veto[1])
-    return _with_probation(status, known)
+    return _with_run(stored, _with_probation(status, known), known)
+
+
+def _with_run(stored: ManagedNodeStatus, status: ManagedNodeStatus, known: Known) -> ManagedNodeStatus:
+    """Show the run under way where there is something to write anyway: it is no reason for a write."""
+    if not known.open_run:
+        over = "Active" if status.history else ""
+        return replace(status, state=over) if status.state == REMEDIATING else status
+    if status == stored or status.out is not UNSET:
+        return status
+    return replace(status, state=REMEDIATING, runs=max(status.runs, known.open_run))
 
 
 def empty(status: ManagedNodeStatus) -> bool:

@@ -122,7 +122,8 @@ def _carry_on(view: RunView, step: Step, status: StepStatus) -> Move:
     if back is not None:
         return Move(reason="heard again: lifting out-of-service", step=step.id, actions=(back,))
     decision = decide_step(view, step, status)
-    if isinstance(decision, GiveUp) and view.status.reason == NOT_BEGUN and status in view.status.steps:
+    not_begun = view.status.reason == NOT_BEGUN and status in view.status.steps
+    if not_begun and isinstance(decision, Act | GiveUp):
         return _start_anew(view, step, status)
     if isinstance(decision, Done):
         return _finish(view, step, status, decision)
@@ -150,7 +151,7 @@ def _stand_aside(view: RunView, step: Step) -> Wait | None:
 
 
 def _start_anew(view: RunView, step: Step, status: StepStatus) -> Move:
-    """Give the step its full time: a pause or a queue kept it from beginning while its time ran."""
+    """Give the step its full time, once: a pause or a queue kept it from beginning while its time ran."""
     fresh = replace(status, started_at=write_instant(view.now))
     steps = tuple(fresh if each is status else each for each in view.status.steps)
     message = "its time starts now"

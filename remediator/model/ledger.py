@@ -98,7 +98,7 @@ class ManagedNodeStatus(Struct, frozen=True, kw_only=True, rename="camel", omit_
     node: Annotated[str, Meta(max_length=253)] = ""
     node_uid: Annotated[str, Meta(max_length=36)] = ""
     identity: Annotated[str, Meta(max_length=253)] = ""
-    state: Annotated[str, Meta(max_length=16)] = ""  # Active, Out, Probation, Retired
+    state: Annotated[str, Meta(max_length=16)] = ""  # Active, Remediating, Out, Probation, Retired
     runs: Annotated[int, Meta(ge=0)] = 0  # highest n of <machine>-<n>
     request: BlockedRequest | UnsetType = UNSET
     suspicions: Annotated[tuple[SuspicionRecord, ...], Meta(max_length=32)] = ()

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 
 from remediator.core.fleet import Refused
 from remediator.core.identity import identify
-from remediator.core.memory import Known, empty, remember
+from remediator.core.ledger import number_of
+from remediator.core.memory import REMEDIATING, Known, empty, remember
 from remediator.errors import PermanentError, TransientError
 from remediator.model.action import Attribution, CreateLedger, SaveLedger
 from remediator.model.instant import write_instant
@@ -134,7 +135,7 @@ class Ledgers:
             policy=spec,
             node=node,
             identity=identify(node, spec.identity).text if node is not None else "",
-            open_run=any(run.spec.machine == machine for run in self._world.open_runs.values()),
+            open_run=self._open_run(machine),
             ended=self._world.ended_of(machine),
             latches=found.latches_to_add if found is not None else (),
             records=found.records if found is not None else None,
@@ -142,6 +143,10 @@ class Ledgers:
             answered=self._answered(machine),
             veto=self._world.veto_of(machine),
         )
+
+    def _open_run(self, machine: str) -> int:
+        runs = self._world.open_runs.values()
+        return max((number_of(run.metadata.name) for run in runs if run.spec.machine == machine), default=0)
 
     def _refused(self, machine: str) -> BlockedRequest | None:
         refused = self.refused().get(machine)
@@ -181,4 +186,5 @@ class Ledgers:
 
 
 def _moves_by_itself(status: ManagedNodeStatus) -> bool:
-    return status.request is not UNSET or status.state == "Probation" or status.out is not UNSET
+    moving = status.state in ("Probation", REMEDIATING)
+    return moving or status.request is not UNSET or status.out is not UNSET

@@ -63,7 +63,7 @@ def decide_drain(view: RunView, step: DrainStep, status: StepStatus) -> Decision
     deadline = started + timedelta(seconds=seconds(limit))
     if view.now >= deadline:
         _, said = _obstacle(view, step, remaining)
-        return GiveUp(RunState.HELD, "DrainTimedOut", f"{said}; {len(remaining)} pods left")
+        return GiveUp(RunState.HELD, "DrainTimedOut", f"{said}; {how_many(len(remaining), 'pod')} left")
     return _next_evictions(view, step, remaining, protected, deadline)
 
 

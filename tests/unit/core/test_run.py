@@ -10,6 +10,7 @@ from remediator.core.run import decide_run
 from remediator.core.validity import faults_of
 from remediator.model.action import CreateJob, EvictPod
 from remediator.model.decision import Look
+from remediator.model.instant import write_instant
 from remediator.model.keys import TAINT_QUARANTINE
 from remediator.model.playbook import DrainStep, Step
 from remediator.model.remediation import RemediationStatus, RunState, StepStatus
@@ -322,6 +323,26 @@ def test_run_that_was_paused_for_long_has_its_full_time_afterwards():
         world.paused = ""
 
         assert world.play() is RunState.RETURNED, state
+
+
+def test_run_that_was_paused_has_its_full_time_once():
+    """The step's time starts with its first effect after the pause, and not again at its deadline."""
+    world = started(a_playbook(*HARD))
+    world.play(until=RunState.DRAINING)
+    world.paused = "policy paused by ann: x"
+    for _ in range(5):
+        world.step()
+    assert world.view().status.reason == "NotBegun"
+    world.later(600)
+    world.paused = ""
+    resumed = write_instant(world.now)
+    while not world.evictions:
+        world.step()
+
+    status = world.view().status
+    drain = next(each for each in status.steps if each.action == "drain")
+    assert drain.started_at >= resumed
+    assert status.reason == ""
 
 
 def test_run_soaks_anew_when_a_signal_turned_bad_in_a_pause():

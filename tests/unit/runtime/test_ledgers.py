@@ -300,3 +300,28 @@ async def test_ledger_probation_ends_with_its_date():
     await rig.write_ledgers()
 
     assert rig.ledger(MACHINE).state == "Active"
+
+
+@pytest.mark.asyncio
+async def test_ledger_shows_the_run_under_way_without_a_write_of_its_own():
+    """`kubectl get mnode` names the machine's state from the first write on, and not later."""
+    rig = Rig(playbooks=[xid_book(79)], policy=with_exporter())
+    for node in sorted(rig.world.nodes):
+        rig.page(node)
+    await rig.fleet_pass()
+    rig.page("gpu-1", 79)
+    await rig.fleet_pass()
+    assert list(rig.world.open_runs) == [RUN]
+    before = saves(rig)
+
+    await rig.write_ledgers()  # the latch, which is written anyway
+
+    ledger = rig.ledger(MACHINE)
+    assert (ledger.state, ledger.runs, len(ledger.latches)) == ("Remediating", 1, 1)
+    for _ in range(3):
+        await rig.write_ledgers()
+    assert saves(rig) == before + 1
+
+    await rig.play()
+    ledger = rig.ledger(MACHINE)
+    assert ledger.state == "Out", "as its end has it: nobody reads its pages here"

@@ -211,12 +211,12 @@ def test_drain_names_the_same_obstacle_while_nothing_changes():
     late = decide(pod, pdbs=(PDB,), now_s=1_800)
 
     assert fresh.reason == "PDB team/train lets no pod go (pod team/train-0)"
-    assert late.message == f"{fresh.reason}; 1 pods left"
+    assert late.message == f"{fresh.reason}; 1 pod left"
 
 
 def test_drain_names_no_cause_that_is_not_there():
     """A pod that was evictable until the deadline has no scratch data and no missing controller."""
-    assert decide(a_pod(), now_s=1_800).message == "pod team/train-0 has not left yet; 1 pods left"
+    assert decide(a_pod(), now_s=1_800).message == "pod team/train-0 has not left yet; 1 pod left"
     assert "terminating" in decide(a_pod(deleting=True), now_s=1_800).message
     assert "no controller" in decide(a_pod(owner_kind=""), now_s=1_800).message
 
