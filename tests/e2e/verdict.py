@@ -80,7 +80,7 @@ def pool_of(node: Mapping[str, Any]) -> str:
 def left_behind(node: Mapping[str, Any]) -> set[str]:
     """Our keys on a node that say more than who wrote last."""
     found = {key for key in node["metadata"].get("annotations", {}) if key.startswith(OURS)}
-    found |= {key for key in node["metadata"]["labels"] if key.startswith(OURS)}
+    found |= {key for key in node["metadata"].get("labels", {}) if key.startswith(OURS)}
     found |= {taint["key"] for taint in node["spec"].get("taints") or [] if taint["key"].startswith(OURS)}
     return found - MAY_STAY
 
