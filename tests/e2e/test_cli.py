@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -220,6 +222,74 @@ def test_remediate_with_a_stale_plan_exits_with_14_and_asks_for_nothing(world: S
     assert world.runs(victim) == []
 
 
+def create_playbook(world: Stage, name: str, verify: Object) -> None:
+    """One that gives the node back after this proof."""
+    made = copy.deepcopy(HAND_TO_PEOPLE)
+    made["metadata"]["name"] = name
+    made["spec"]["faultClass"] = f"manual.{name}"
+    made["spec"]["steps"][2:] = [{"id": "prove", "verify": verify}, {"id": "back", "return": {}}]
+    world.api.create(f"{GROUP}/playbooks", made)
+
+
+@pytest.fixture
+def paused(world: Stage) -> Iterator[Callable[[], None]]:
+    """Nothing new begins until the test, or its end, resumes it."""
+    good(world.cli("pause", "--reason", "a test"))
+
+    def resume() -> None:
+        good(world.cli("resume"))
+
+    yield resume
+    if "pause" in world.api.get(POLICY)["spec"]:
+        resume()
+
+
+def test_remediate_that_waits_too_long_exits_with_124_and_the_request_stands(
+    world: Stage, victim: str, paused: Callable[[], None]
+) -> None:
+    """Who waited must know that it is not over."""
+    asked = ("remediate", victim, "--playbook", "hand-to-people", "--wait", "--timeout", "2s")
+    done = world.cli(*asked)
+
+    assert "requested on" in good(done, TIMED_OUT)
+    assert "waits at gate pause" in done.stderr
+    assert "the request stands" in done.stderr
+    paused()
+    world.wait_run(victim, "HandedOff", timeout_s=40)
+    good(world.cli("adopt", victim, "--until", "1h", "--reason", "frees its place in the budget"))
+
+
+def test_plan_that_becomes_stale_before_its_grant_exits_with_14(
+    world: Stage, victim: str, paused: Callable[[], None]
+) -> None:
+    """Between the request and the grant somebody edits the playbook: another plan is not the one approved."""
+    plan = json.loads(good(world.cli("plan", victim, "--playbook", "hand-to-people", "-o", "json")))
+    asked = ("remediate", victim, "--playbook", "hand-to-people", "--plan", plan["hash"], "--wait")
+    with ThreadPoolExecutor(1) as beside:
+        waiting = beside.submit(world.cli, *asked, "--timeout", "60s")
+        ledger = f"{LEDGERS}/{plan['machine']}"
+        wait_until(lambda: world.api.find(ledger), timeout_s=30, what="the request")
+        steps = copy.deepcopy(HAND_TO_PEOPLE["spec"]["steps"])
+        steps[1]["drain"]["deadline"] = "31m"
+        world.patch_playbook("hand-to-people", {"steps": steps})
+        paused()
+        done = waiting.result()
+
+    assert done.returncode == STALE, (done.stdout, done.stderr)
+    assert "the plan became stale before it was granted; nothing was done" in done.stderr
+    assert world.runs(victim) == []
+
+
+def test_run_that_fails_under_wait_exits_with_1(world: Stage, victim: str) -> None:
+    """A script that goes on after a failed repair would put work on a broken machine."""
+    create_playbook(world, "never-well", {"quietFor": "1s", "timeout": "2s", "bootChanged": True})
+    out = good(world.cli("remediate", victim, "--playbook", "never-well", "--wait", "--timeout", "60s"), 1)
+
+    assert " Failed\n" in out
+    assert world.runs(victim)[0]["status"]["reason"] == "VerifyFailed"
+    good(world.cli("adopt", victim, "--until", "1h", "--reason", "frees its place in the budget"))
+
+
 def test_cancel_ends_a_run_that_waits_and_restores_the_node(world: Stage, victim: str) -> None:
     """A bare pod is nothing that a drain may take, so the run waits; then a person says no."""
     world.api.create(
@@ -357,6 +427,46 @@ def test_shipped_operator_role_is_enough_for_every_verb_of_people(
     good(world.cli("resume", "--pool", "infer", kubeconfig=alice))
     good(world.cli("plan", victim, "--playbook", "gpu-off-bus", kubeconfig=alice))
     good(world.cli("adopt", victim, "--until", "1h", "--reason", "x", kubeconfig=alice))
+    good(world.cli("pause", "--reason", "x", kubeconfig=alice))
+    assert world.api.get(POLICY)["spec"]["pause"]["by"] == "alice"
+    good(world.cli("resume", kubeconfig=alice))
+
+
+def test_shipped_operator_role_may_ask_for_a_run_and_end_it(
+    world: Stage, tmp_path: Path, victim: str
+) -> None:
+    """And read what came of it; the record names the person both times."""
+    bob = as_user(world, "bob", tmp_path / "kubeconfig", role="remediator-operator")
+    create_playbook(world, "slow-look", {"quietFor": "10m", "timeout": "1h"})
+    good(world.cli("remediate", victim, "--playbook", "slow-look", kubeconfig=bob))
+    world.wait_run(victim, "Verifying", timeout_s=40)
+    assert "is under way" in good(world.cli("why", victim, kubeconfig=bob))
+    good(world.cli("cancel", victim, "--reason", "enough", kubeconfig=bob))
+    spec = world.wait_run(victim, "Cancelled", timeout_s=30)["spec"]
+
+    assert (spec["by"], spec["cancel"]["by"]) == ("bob", "bob")
+    assert "Cancelled" in good(world.cli("show", victim, kubeconfig=bob))
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        (("hold", "gpu-a-01", "--for", "1h", "--reason", "x"), "get nodes core"),
+        (("pause", "--reason", "x"), "patch remediationpolicies remediator.dev"),
+        (("adopt", "gpu-a-01", "--until", "1h", "--reason", "x"), "nodes core"),
+    ],
+    ids=["hold", "pause", "adopt"],
+)
+def test_shipped_viewer_role_shows_records_and_changes_nothing(
+    world: Stage, tmp_path: Path, words: tuple[str, ...], rule: str
+) -> None:
+    """Who may look learns which right it would take to act."""
+    user = f"viewer-{words[0]}"
+    viewer = as_user(world, user, tmp_path / "kubeconfig", role="remediator-viewer")
+    run = world.runs()[0]["metadata"]["name"]
+
+    assert run in good(world.cli("show", run, kubeconfig=viewer))
+    assert rule in bad(world.cli(*words, kubeconfig=viewer), UNREACHABLE)
 
 
 # -- the way out
