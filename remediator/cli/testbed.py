@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,6 +14,28 @@ from remediator.errors import RemediatorError
 
 if TYPE_CHECKING:
     from remediator.testbed.binaries import Progress
+
+_DONE: Final = {
+    "go_silent": "silent",
+    "go_not_ready": "not ready",
+    "come_back": "back",
+    "delete_node": "deleted",
+    "recreate_node": "created anew",
+}
+# What people call a trouble of a page, and the operation that makes it.
+_PAGE: Final = {
+    "stale": "stale",
+    "slow": "slow",
+    "truncated": "truncate",
+    "malformed": "malformed",
+    "empty": "empty",
+    "endless": "endless",
+    "binary": "binary",
+    "html": "html",
+    "down": "down",
+    "restarted": "restart_exporter",
+    "good": "mend",
+}
 
 # The test bed's modules are imported inside the commands: they need an extra that `run` does without.
 
@@ -180,17 +202,98 @@ def heal(node: str, directory: Path | None) -> None:
 
 @testbed.command("node")
 @click.argument("node")
-@click.option("--silent/--back", default=None, help="The kubelet and the exporter fall silent, or return.")
+@click.option("--silent", "what", flag_value="go_silent", help="The kubelet and the exporter fall silent.")
+@click.option("--not-ready", "what", flag_value="go_not_ready", help="The kubelet says Ready=False.")
+@click.option("--back", "what", flag_value="come_back", help="The kubelet and the exporter are well again.")
+@click.option("--delete", "what", flag_value="delete_node", help="The Node object goes; the machine stays.")
+@click.option("--recreate", "what", flag_value="recreate_node", help="It comes back with another uid.")
+@click.option("--other-machine", is_flag=True, help="With --recreate: other hardware under the same name.")
+@click.option("--without-pods", is_flag=True, help="With --delete or --recreate: its pods go with it.")
 @_directory
-def silence(node: str, silent: bool | None, directory: Path | None) -> None:
-    """Let NODE fall silent, or bring it back.
+def change_node(
+    node: str, what: str | None, other_machine: bool, without_pods: bool, directory: Path | None
+) -> None:
+    """Let something happen to NODE or to its kubelet.
 
-    Example: remediator testbed node gpu-b-02 --silent
+    Example: remediator testbed node gpu-b-02 --recreate --other-machine
     """
-    if silent is None:
-        raise click.UsageError("write --silent or --back")
-    _ask(directory, "go_silent" if silent else "come_back", node)
-    click.echo(f"{node}: {'silent' if silent else 'back'}")
+    if what is None:
+        raise click.UsageError("write one of --silent, --not-ready, --back, --delete and --recreate")
+    if other_machine and what != "recreate_node":
+        raise click.UsageError("--other-machine goes with --recreate")
+    if without_pods and what not in ("recreate_node", "delete_node"):
+        raise click.UsageError("--without-pods goes with --delete or --recreate")
+    arguments: dict[str, object] = {}
+    if what in ("recreate_node", "delete_node"):
+        arguments["keep_pods"] = not without_pods
+    if what == "recreate_node":
+        arguments["same_machine"] = not other_machine
+    _ask(directory, what, node, **arguments)
+    click.echo(f"{node}: {_DONE[what]}")
+
+
+@testbed.command()
+@click.argument("node")
+@click.argument("trouble", type=click.Choice(tuple(_PAGE)))
+@click.option("--seconds", default=30.0, show_default=True, help="With slow: how long each answer takes.")
+@_directory
+def page(node: str, trouble: str, seconds: float, directory: Path | None) -> None:
+    """Spoil the exporter's page of NODE, or mend it.
+
+    Example: remediator testbed page gpu-b-02 html
+    """
+    arguments = {"seconds": seconds} if trouble == "slow" else {}
+    _ask(directory, _PAGE[trouble], node, **arguments)
+    click.echo(f"{node}: page {trouble}")
+
+
+@testbed.command()
+@click.argument("node")
+@click.option("--times", type=click.IntRange(0, 5), default=1, show_default=True, help="0: it never reboots.")
+@click.option("--late", "late_s", type=click.FloatRange(0, 600), default=0.0, help="Seconds until it begins.")
+@click.option("--same-boot", is_flag=True, help="It comes back with the bootID that it had.")
+@click.option("--still-broken", is_flag=True, help="What a reboot should cure stays.")
+@click.option(
+    "--returns",
+    type=click.Choice(("ready", "not_ready", "silent")),
+    default="ready",
+    show_default=True,
+    help="How its kubelet comes back.",
+)
+@click.option(
+    "--job",
+    type=click.Choice(("succeeds", "fails", "hangs")),
+    default="succeeds",
+    show_default=True,
+    help="How the repair Job ends; the last two reboot nothing.",
+)
+@_directory
+def repair(
+    node: str,
+    times: int,
+    late_s: float,
+    same_boot: bool,
+    still_broken: bool,
+    returns: str,
+    job: str,
+    directory: Path | None,
+) -> None:
+    """Say how repairs of NODE go from now on; without options, well.
+
+    Example: remediator testbed repair gpu-b-02 --same-boot
+    """
+    _ask(
+        directory,
+        "plan_repair",
+        node,
+        times=times,
+        late_s=late_s,
+        new_boot_id=not same_boot,
+        fault_persists=still_broken,
+        returns=returns,
+        job=job,
+    )
+    click.echo(f"{node}: repairs are planned")
 
 
 def _chosen(directory: Path | None) -> Path:

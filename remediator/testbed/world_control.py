@@ -1,4 +1,4 @@
-"""What a person may do to the machines of a test bed that stands: silence, conditions, and healing.
+"""What a person may do to the machines of a test bed that stands: silence, repairs, conditions, healing.
 
 The control endpoint of the hardware process takes these beside everything that exporters can be
 asked (exporter_control.py), so that one address serves both.
@@ -6,22 +6,39 @@ asked (exporter_control.py), so that one address serves both.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from enum import Enum
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, TypeVar
 
+from remediator.errors import PermanentError
 from remediator.testbed import node_edits
 from remediator.testbed.api import Api
 from remediator.testbed.exporter_control import OPERATIONS, Operations, apply_operation, read_operation
 from remediator.testbed.exporter_state import ExporterStates
-from remediator.testbed.hardware import Hardware
+from remediator.testbed.hardware import Hardware, Reboot, Returns
 from remediator.testbed.node_edits import NODES
+from remediator.testbed.repair_player import JobEnds, RepairPlayer
+
+W = TypeVar("W", bound=Enum)
 
 REASON: Final = "Injected"
 HEALED: Final = "Healed"
 NODE_OPERATIONS: Final[Operations] = MappingProxyType(
     {
         "go_silent": {},
+        "go_not_ready": {},
         "come_back": {},
+        "delete_node": {"keep_pods": (bool,)},
+        "recreate_node": {"same_machine": (bool,), "keep_pods": (bool,)},
+        "plan_repair": {
+            "times": (int,),
+            "late_s": (int, float),
+            "new_boot_id": (bool,),
+            "fault_persists": (bool,),
+            "returns": (str,),
+            "job": (str,),
+        },
         "set_condition": {"condition": (str,), "status": (str,)},
         "heal_node": {},
     }
@@ -36,12 +53,24 @@ class WorldControl:
         api: an administrator's client.
         hardware: of the fleet.
         states: what the exporters of the GPU nodes show.
+        player: answers repair Jobs.
     """
 
-    def __init__(self, api: Api, hardware: Hardware, states: ExporterStates) -> None:
+    def __init__(self, api: Api, hardware: Hardware, states: ExporterStates, player: RepairPlayer) -> None:
         self._api = api
         self._hardware = hardware
         self._states = states
+        self._player = player
+        self._do: Mapping[str, Callable[..., object]] = {
+            "go_silent": hardware.go_silent,
+            "go_not_ready": hardware.go_not_ready,
+            "come_back": hardware.come_back,
+            "delete_node": hardware.delete_node,
+            "recreate_node": hardware.recreate_node,
+            "plan_repair": self._plan_repair,
+            "set_condition": self._set_condition,
+            "heal_node": self._heal,
+        }
         self._before: dict[
             tuple[str, str], str
         ] = {}  # (node, condition) -> status before the first injection
@@ -59,16 +88,14 @@ class WorldControl:
             return
         operation, node, given = read_operation(wanted, {**OPERATIONS, **NODE_OPERATIONS})
         self._hardware.spec(node)  # refuses an unknown node
-        if operation == "go_silent":
-            self._hardware.go_silent(node)
-        elif operation == "come_back":
-            self._hardware.come_back(node)
-        elif operation == "set_condition":
-            self._set_condition(node, given["condition"], given["status"])
-        else:
-            self._heal(node)
+        self._do[operation](node, **given)
 
-    def _set_condition(self, node: str, type_: str, status: str) -> None:
+    def _plan_repair(self, node: str, *, returns: str, job: str, **reboot: Any) -> None:
+        plan = Reboot(returns=_word(Returns, returns), **reboot)
+        self._player.plan(node, plan, job=_word(JobEnds, job))
+
+    def _set_condition(self, node: str, *, condition: str, status: str) -> None:
+        type_ = condition
         before = node_edits.status_of(self._api.get(f"{NODES}/{node}"), type_)
         self._hardware.set_condition(node, type_, status, REASON)
         # A condition that nobody had before is healed by its opposite: a detector would keep it, too.
@@ -81,4 +108,18 @@ class WorldControl:
         for key in sorted(self._before):
             if key[0] == node:
                 self._hardware.set_condition(node, key[1], self._before.pop(key), HEALED)
+        self._player.plan(node)
         self._hardware.come_back(node)
+
+
+def _word(words: type[W], text: str) -> W:
+    """The member of that name.
+
+    Raises:
+        PermanentError: there is none.
+    """
+    for each in words:
+        if each.name.lower() == text:
+            return each
+    known = ", ".join(each.name.lower() for each in words)
+    raise PermanentError(f"{text!r} is none of {known}")

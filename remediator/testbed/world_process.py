@@ -42,9 +42,10 @@ def main(words: Sequence[str] | None = None) -> int:
     api = Api.from_kubeconfig(chosen.kubeconfig)
     states = ExporterStates([spec.machine for spec in specs if spec.gpus], clock=monotonic)
     hardware = Hardware(api, specs, exporters=states)
-    control = WorldControl(api, hardware, states)
+    player = RepairPlayer(api, hardware, namespace=chosen.repair_namespace)
+    control = WorldControl(api, hardware, states, player)
     with (
-        RepairPlayer(api, hardware, namespace=chosen.repair_namespace),
+        player,
         ExporterServer(states, port=chosen.port, control=control.apply),
     ):
         stop.wait()

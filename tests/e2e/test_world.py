@@ -133,6 +133,95 @@ def test_silent_node_is_unknown_until_it_is_back(bed, cluster, node):
     assert node_edits.is_settled(cluster.get(f"{NODES}/{node}"))
 
 
+def test_page_can_be_spoilt_and_mended(bed):
+    """Every trouble that a scraper has to stand can be had from the command line."""
+    good = page(bed)
+    do(bed, "page", NODE, "html")
+    spoilt = page(bed)
+    do(bed, "page", NODE, "empty")
+    empty = page(bed)
+    do(bed, "page", NODE, "good")
+
+    assert spoilt[0].lower().startswith("<!doctype")
+    assert empty == []
+    assert len(page(bed)) == len(good)
+
+
+def test_node_comes_anew_as_the_same_or_as_another_machine(bed, cluster):
+    """Another uid both times; the machine's own number tells them apart."""
+
+    def look() -> tuple[str, str]:
+        node = cluster.get(f"{NODES}/gpu-h-06")
+        return node["metadata"]["uid"], node["status"]["nodeInfo"]["systemUUID"]
+
+    first = look()
+    do(bed, "node", "gpu-h-06", "--recreate")
+    same = look()
+    do(bed, "node", "gpu-h-06", "--recreate", "--other-machine", "--without-pods")
+    other = look()
+    do(bed, "node", "gpu-h-06", "--delete")
+
+    assert len({first[0], same[0], other[0]}) == 3
+    assert first[1] == same[1] != other[1]
+    assert cluster.find(f"{NODES}/gpu-h-06") is None
+
+
+def repaired(cluster: Api, name: str) -> str:
+    """Send a Job such as a repair is; return how its pod ended."""
+    if cluster.find("/api/v1/namespaces/remediator-repair") is None:
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "remediator-repair"}}
+        cluster.create("/api/v1/namespaces", namespace)
+    labels = {"remediator.dev/repair": name, "remediator.dev/node": NODE}
+    pod = {
+        "nodeName": NODE,
+        "restartPolicy": "Never",
+        "tolerations": [{"operator": "Exists"}],
+        "containers": [{"name": "reboot", "image": "example.com/reboot"}],
+    }
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": "remediator-repair"},
+        "spec": {"backoffLimit": 0, "template": {"metadata": {"labels": labels}, "spec": pod}},
+    }
+    cluster.create("/apis/batch/v1/namespaces/remediator-repair/jobs", job)
+
+    def ended() -> str:
+        pods = cluster.list(
+            "/api/v1/namespaces/remediator-repair/pods", label_selector=f"remediator.dev/repair={name}"
+        )
+        phases = {str(each["status"].get("phase")) for each in pods} & {"Succeeded", "Failed"}
+        return next(iter(phases), "")
+
+    return wait_until(ended, timeout_s=30, what=f"the end of {name}")
+
+
+def test_repair_goes_as_planned(bed, cluster):
+    """A Job that fails reboots nothing; healed, the machine boots anew."""
+
+    def boot() -> str:
+        return node_edits.boot_id_of(cluster.get(f"{NODES}/{NODE}"))
+
+    before = boot()
+    do(bed, "repair", NODE, "--job", "fails")
+    failed, kept = repaired(cluster, "first"), boot()
+    do(bed, "heal", NODE)
+    healed = repaired(cluster, "second")
+    wait_until(lambda: boot() != before, timeout_s=40, what="another boot")
+
+    assert (failed, kept, healed) == ("Failed", before, "Succeeded")
+
+
+def test_node_can_say_that_it_is_not_ready(bed, cluster):
+    """A kubelet that lives and complains is not one that is silent."""
+    do(bed, "node", "gpu-h-05", "--not-ready")
+    said = node_edits.status_of(cluster.get(f"{NODES}/gpu-h-05"), "Ready")
+    do(bed, "heal", "gpu-h-05")
+
+    assert said == "False"
+    assert node_edits.status_of(cluster.get(f"{NODES}/gpu-h-05"), "Ready") == "True"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -143,7 +232,12 @@ def test_silent_node_is_unknown_until_it_is_back(bed, cluster, node):
         (("inject", NODE, "--condition", "KernelDeadlock"), "write TYPE=True"),
         (("inject", NODE), "write one of --xid, --field and --condition"),
         (("heal", "gpu-z-99"), "no node 'gpu-z-99' in this fleet of 66"),
-        (("node", NODE), "write --silent or --back"),
+        (("node", NODE), "write one of --silent, --not-ready, --back, --delete and --recreate"),
+        (("node", NODE, "--silent", "--other-machine"), "--other-machine goes with --recreate"),
+        (("node", NODE, "--back", "--without-pods"), "--without-pods goes with --delete or --recreate"),
+        (("page", "system-01", "html"), "no exporter for node 'system-01'"),
+        (("page", NODE, "nonsense"), "is not one of 'stale', 'slow'"),
+        (("repair", NODE, "--times", "9"), "is not in the range"),
         (("account",), "deploy/base"),
     ],
 )
