@@ -156,9 +156,14 @@ async def explain(
         leadership=await read_leadership(snapshot.transport, settings.namespace, settings.lease),
         view=view,
         notes=tuple(notes),
-        page=snapshot.diagnoses.page_trouble(name) if pages.seen and world.policy_spec.exporter else None,
+        page=_page_trouble(snapshot, name, pages),
         unjudged=unjudged(node.conditions, overrides(view.policy.conditions), _read_types(snapshot)),
     )
+
+
+def _page_trouble(snapshot: Snapshot, name: str, pages: _Pages) -> PageTrouble | None:
+    expected = snapshot.world.policy_spec.exporter is not UNSET and snapshot.diagnoses.expects_page(name)
+    return snapshot.diagnoses.page_trouble(name) if expected and pages.seen else None
 
 
 def _read_types(snapshot: Snapshot) -> frozenset[str]:

@@ -97,9 +97,7 @@ class Diagnoses:
         return why_not.text if why_not is not None else ""
 
     def page_trouble(self, node: str) -> PageTrouble | None:
-        """What is wrong with the node's page, where it should have one; also with a page that counts."""
-        if not self.expects_page(node):
-            return None
+        """What is wrong with the page of a node that should have one; also with a page that counts."""
         found = self._readings.get(node)
         why_not = self._why_not(node, found)
         if why_not is not None or found is None:

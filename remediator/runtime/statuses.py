@@ -23,6 +23,7 @@ from remediator.runtime.scout import Scout
 from remediator.runtime.world import World
 
 PERIOD_S: Final = 5.0
+SLICE: Final = 256  # pages judged before the loop gets its turn
 
 _log = structlog.get_logger(__name__)
 
@@ -82,7 +83,7 @@ class Statuses:
             shared=tuple(node.name for node in members if node.name in view.conflicted),
             # A uid is a good object name, so a machine is called like its Node's uid only for want of more.
             weak=tuple(node.name for node in members if self._world.machine(node) == node.uid),
-            pages=self._pages_of(pool, view),
+            pages=await self._pages_of(pool, view),
             now=write_instant(view.now.replace(microsecond=0)),
         )
         if wanted != pool.status:
@@ -95,18 +96,24 @@ class Statuses:
                 )
             )
 
-    def _pages_of(self, pool: ResourcePool, view: FleetView) -> Condition | None:
+    async def _pages_of(self, pool: ResourcePool, view: FleetView) -> Condition | None:
         """The condition about the pool's exporter pages; as it was, while the first round is under way."""
         if not self._pages.round_complete:
             before = pool.status.conditions if pool.status is not UNSET else ()
             return next((each for each in before if each.type == EXPORTER_PAGES), None)
         name = pool.metadata.name
-        expected = [node for node in view.census.members(name) if self._diagnoses.expects_page(node)]
-        found = {node: self._diagnoses.page_trouble(node) for node in expected}
-        troubles = {node: trouble for node, trouble in found.items() if trouble is not None}
+        expected, troubles = 0, {}
+        for index, node in enumerate(sorted(view.census.members(name))):
+            if index % SLICE == 0:
+                await self._clock.sleep(0)  # a pool of thousands must not keep the loop
+            if self._diagnoses.expects_page(node):
+                expected += 1
+                trouble = self._diagnoses.page_trouble(node)
+                if trouble is not None:
+                    troubles[node] = trouble
         return pages_condition(
             None if self._world.policy_spec.exporter is UNSET else troubles,
-            expected=len(expected),
+            expected=expected,
             uncovered=view.uncovered.get(name, ""),
         )
 
