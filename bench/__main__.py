@@ -18,7 +18,9 @@ from typing import Final
 import click
 
 from bench import (
+    burst,
     condition_to_taint,
+    failover,
     idle_requests,
     image,
     memory,
@@ -58,6 +60,10 @@ FIGURES: Final[Mapping[str, Figure]] = MappingProxyType(
             partial(condition_to_taint.measure, nodes=1_000, size="full"),
             large=True,
         ),
+        "burst": Figure(
+            "200 faults at once: first condition committed to last taint committed, 200 small nodes.",
+            partial(burst.measure, nodes=200),
+        ),
         "writes_per_run": Figure(
             "API writes of whole runs of gpu-off-bus: fence, swap, drain, reboot, verify, return.",
             writes_per_run.measure,
@@ -66,6 +72,9 @@ FIGURES: Final[Mapping[str, Figure]] = MappingProxyType(
         "scrape": Figure("Exporter pages of eight GPUs fetched and read.", scrape.measure),
         "watch_ingest": Figure("Watch events of 20 KB nodes: decode, keep, diagnose.", watch_ingest.measure),
         "memory": Figure("Resident memory of the controller.", memory.measure, large=True),
+        "failover": Figure(
+            "Time without a leader, after a crash and after a clean end.", failover.measure, large=True
+        ),
         "image": Figure("Size and start of the container image.", image.measure, large=True),
     }
 )

@@ -27,6 +27,7 @@ INTENTS: Final = "/apis/bench.example.com/v1alpha1/intents"
 NODES: Final = "/api/v1/nodes"
 READY: Final = "watching"
 ATTEMPTS_MAX: Final = 5
+AT_ONCE: Final = 64  # as many connections as the controller has for what is urgent
 
 
 class _Meta(Struct, rename="camel"):
@@ -63,7 +64,8 @@ async def run(kubeconfig: Path, intent: dict[str, Any]) -> None:
     decoder = msgspec.json.Decoder(_Event)
     answered: set[str] = set()
     number = 0
-    async with RawApi(kubeconfig) as api:
+    at_once = asyncio.Semaphore(AT_ONCE)
+    async with RawApi(kubeconfig) as api, asyncio.TaskGroup() as group:
         listed = msgspec.json.decode(await api.send("GET", f"{NODES}?limit=1"))
         version = listed["metadata"]["resourceVersion"]
         print(READY, flush=True)
@@ -76,10 +78,16 @@ async def run(kubeconfig: Path, intent: dict[str, Any]) -> None:
             elif name not in answered:
                 answered.add(name)
                 number += 1
-                await _answer(api, node, {**intent, "metadata": {"name": f"{name}-{number}"}})
+                made = {**intent, "metadata": {"name": f"{name}-{number}"}}
+                group.create_task(_answer(api, node, made, at_once))
 
 
-async def _answer(api: RawApi, node: _Node, intent: dict[str, Any]) -> None:
+async def _answer(api: RawApi, node: _Node, intent: dict[str, Any], at_once: asyncio.Semaphore) -> None:
+    async with at_once:
+        await _answer_now(api, node, intent)
+
+
+async def _answer_now(api: RawApi, node: _Node, intent: dict[str, Any]) -> None:
     await api.send("POST", INTENTS, msgspec.json.encode(intent))
     path = f"{NODES}/{node.metadata.name}"
     for _ in range(ATTEMPTS_MAX):

@@ -74,7 +74,7 @@ def join(records: Iterable[AuditRecord], trials: Sequence[Trial], *, taint: str)
             continue
         if record.audit_id in began:
             starts[record.audit_id] = record.staged_at
-        elif _adds_taint(record, taint):
+        elif adds_taint(record, taint):
             taints[record.username, record.object_ref.name].append(record)
         elif _is_intent(record):
             intents[record.username].append(record)
@@ -111,7 +111,7 @@ def _timed(
     )
 
 
-def _adds_taint(record: AuditRecord, taint: str) -> bool:
+def adds_taint(record: AuditRecord, taint: str) -> bool:
     about = record.object_ref
     if record.verb != "patch" or about.resource != "nodes" or about.subresource:
         return False

@@ -1,0 +1,162 @@
+"""Many faults at once: from the first condition's commit to the last taint's, ours and bare in turns.
+
+Budgets are raised to all nodes: what is measured is how fast permission is written down and acted
+on, not how much of it there is. Times are the API server's own, from its audit log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from msgspec import Struct
+
+from bench.condition_to_taint import NAMES, REST_S, TYPES, Player
+from bench.context import Context
+from bench.join import Trial, adds_taint
+from bench.results import Finding, Series, a_series, at_most
+from bench.scene import BARE_USER, TAINT_SUFFIX, Scene
+from bench.wire import RawApi
+from remediator.testbed.audit import AuditRecord
+from remediator.testbed.stage import USER
+from remediator.testbed.waiting import WaitExpiredError
+
+ROUNDS: Final = 10
+GRANTS: Final = 256  # as many as the policy's status can hold
+TOGETHER: Final = 64  # conditions on their way to the server at once
+END_S_MAX: Final = 120.0
+LOOK_S: Final = 0.1
+
+
+class Round(Struct, frozen=True):
+    """One burst of one side, in ms from the first condition's commit."""
+
+    user: str
+    last_condition: float
+    first_taint: float
+    last_taint: float
+
+
+class Bursts(Player):
+    """Sets the condition on every node at once, and takes everything back."""
+
+    async def burst(self, user: str) -> None:
+        """One round, on all nodes."""
+        nodes = [spec.name for spec in self._scene.specs]
+        trials = [Trial(user, node, f"burst-{self._rng.getrandbits(64):016x}") for node in nodes]
+        self.trials.extend(trials)
+        at_once = asyncio.Semaphore(TOGETHER)
+
+        async def begin(trial: Trial) -> None:
+            async with at_once:
+                await self._set(trial.node, TYPES[user], "True", audit_id=trial.audit_id)
+
+        async with asyncio.TaskGroup() as group:
+            for trial in trials:
+                group.create_task(begin(trial))
+        await self._wait_for(user, set(nodes))
+        for node in nodes:
+            await self._set(node, TYPES[user], "False", audit_id="")
+        if user == BARE_USER:
+            await asyncio.to_thread(self._untaint, nodes)
+        await asyncio.to_thread(self._scene.wait_idle)
+        await asyncio.sleep(REST_S)
+
+    async def _wait_for(self, user: str, missing: set[str]) -> None:
+        deadline = time.monotonic() + END_S_MAX
+        while missing:
+            end = self._scene.audit.mark()
+            for record in self._scene.audit.since(self._position, end):
+                if record.username == user and record.committed and adds_taint(record, TAINT_SUFFIX):
+                    missing.discard(record.object_ref.name)
+            self._position = end
+            if missing and time.monotonic() > deadline:
+                raise WaitExpiredError(
+                    f"{NAMES[user]} did not taint {len(missing)} nodes within {END_S_MAX:g} s:\n"
+                    f"{self._scene.log_tail()}"
+                )
+            await asyncio.sleep(LOOK_S)
+
+
+def measure(context: Context, *, nodes: int) -> Finding:
+    """Play ``ROUNDS`` bursts a side on a fleet of small nodes and report both."""
+    with Scene(context.directory / "scene", context.binaries, nodes=nodes, size="small") as scene:
+        wide = dict.fromkeys(("maxConcurrent", "poolMaxConcurrent", "maxRepairs"), GRANTS)
+        scene.patch_policy(wide)
+        scene.start_controller(pages=False)
+        rounds = asyncio.run(_play(scene, context))
+    ours, plain = (_series(rounds, user) for user in (USER, BARE_USER))
+    ratio = ours[0].summary.p50 / plain[0].summary.p50
+    return Finding(
+        series=(*ours, *plain),
+        checks=(at_most("P50 of the last taint to bare", ratio, 1.25),),
+        conditions={
+            "nodes": nodes,
+            "nodeSize": "small",
+            "roundsPerSide": ROUNDS,
+            "faultsAtOnce": nodes,
+            "openGrantsMax": GRANTS,
+            "limits": "budgets 100 %, rate 10,000/m, breaker 10,000",
+            "apiLatency": "loopback, etcd without fsync",
+            "account": "ours under the shipped ServiceAccount and RBAC; bare under one of its own",
+        },
+        notes=(
+            "Times are the API server's, from the commit of the first condition of a burst.",
+            "Both answer many nodes at once. Bare keeps no books: each of its nodes stands alone.",
+        ),
+    )
+
+
+async def _play(scene: Scene, context: Context) -> list[Round]:
+    async with RawApi(Path(scene.cluster.kubeconfig)) as raw:
+        bursts = Bursts(scene, raw, Random(context.seed))
+        await bursts.block(USER, 1)
+        scene.start_bare(scene.runs()[0])
+        rounds = []
+        for number in range(ROUNDS + 1):
+            for user in (USER, BARE_USER):
+                first, mark = len(bursts.trials), scene.audit.mark()
+                await bursts.burst(user)
+                found = timed(scene.audit.since(mark), bursts.trials[first:])
+                if number:  # the first one warms up
+                    rounds.append(found)
+            context.tell(f"{number} of {ROUNDS} rounds a side")
+    return rounds
+
+
+def timed(records: Iterable[AuditRecord], trials: Sequence[Trial]) -> Round:
+    """Find one burst's times in the audit log.
+
+    Raises:
+        ValueError: a condition or a taint of it is not there.
+    """
+    user, ids = trials[0].user, {each.audit_id for each in trials}
+    began: list[datetime] = []
+    tainted: dict[str, datetime] = {}
+    for record in records:
+        if not record.committed:
+            continue
+        if record.audit_id in ids:
+            began.append(record.staged_at)
+        elif record.username == user and adds_taint(record, TAINT_SUFFIX):
+            tainted.setdefault(record.object_ref.name, record.staged_at)
+    if len(began) != len(trials) or len(tainted) != len(trials):
+        raise ValueError(f"{len(began)} conditions and {len(tainted)} taints of {len(trials)}")
+    zero = min(began)
+    ends = (max(began), min(tainted.values()), max(tainted.values()))
+    return Round(user, *((each - zero).total_seconds() * 1_000.0 for each in ends))
+
+
+def _series(rounds: Sequence[Round], user: str) -> list[Series]:
+    mine = [each for each in rounds if each.user == user]
+    parts = {
+        ", last taint": [each.last_taint for each in mine],
+        ", first taint": [each.first_taint for each in mine],
+        ", last condition": [each.last_condition for each in mine],
+    }
+    return [a_series(f"{NAMES[user]}{part}", "ms", samples) for part, samples in parts.items()]
