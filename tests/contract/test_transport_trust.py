@@ -141,10 +141,11 @@ async def test_authority_that_is_replaced_is_read_again_where_nothing_verifies(t
             with pytest.raises(PermanentError, match="does not verify"):
                 await get(transport)
             authority.write_bytes((tmp_path / "server.crt").read_bytes())
-            replies = [await get(transport), await get(transport)]
+            # Together: the second one to fail finds the file read already.
+            replies = await asyncio.gather(*(get(transport) for _ in range(3)))
 
-    assert [reply.status for reply in replies] == [200, 200]
-    assert len(server.requests) == 2, "what could not be sent was sent once"
+    assert [reply.status for reply in replies] == [200, 200, 200]
+    assert len(server.requests) == 3, "what could not be sent was sent once"
 
 
 @pytest.mark.parametrize("extra", [{}, {"tls-server-name": "api"}], ids=["by address", "by name"])

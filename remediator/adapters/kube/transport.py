@@ -211,7 +211,7 @@ class KubeTransport:
         text = f"{self._base}{path}" + (f"?{urlencode(query)}" if query else "")
         url = URL(text, encoded=True)
 
-        async def send() -> aiohttp.ClientResponse:
+        async def send(trusted: ssl.SSLContext) -> aiohttp.ClientResponse:
             return await pool.request(
                 method,
                 url,
@@ -222,16 +222,18 @@ class KubeTransport:
                 proxy=self._configuration.proxy,
                 proxy_headers=self._configuration.proxy_headers,
                 server_hostname=self._configuration.tls_server_name,
-                ssl=self._trust.context(),
+                ssl=trusted,
             )
 
+        trusted = self._trust.context()
         try:
-            return await send()
+            return await send(trusted)
         except aiohttp.ClientConnectorCertificateError:
-            # Nothing was sent. The authority may have been replaced, and its file with it.
-            if not self._trust.renew():
+            # Nothing was sent. The authority may have been replaced, and its file with it; another
+            # request may have read it already.
+            if not self._trust.renew() and self._trust.context() is trusted:
                 raise
-            return await send()
+            return await send(self._trust.context())
 
     async def stream(
         self,
