@@ -219,6 +219,8 @@ class Hardware:
         """
         if self._api.find(f"{NODES}/{node}") is not None:
             self.delete_node(node, keep_pods=keep_pods)
+        elif not keep_pods:
+            self._remove_pods(node)
         spec = self.spec(node)
         if not same_machine:
             machine = machine_for(node, chassis=spec.machine.chassis + 1, gpus=spec.gpus)

@@ -20,7 +20,7 @@ from remediator.testbed.workloads import deploy_workload
 
 HARDWARE: Final = "hardware"
 REPAIR_NAMESPACE: Final = "remediator-repair"
-CONTROL_S_MAX: Final = 90.0  # a node that comes back has 60 s for it
+CONTROL_S_MAX: Final = 150.0  # a node has 60 s to go and 60 s to come back
 
 
 def create(control_plane: ControlPlane, *, workload: bool, tell: Callable[[str], None]) -> None:

@@ -102,6 +102,8 @@ class WorldControl:
         self._before.setdefault((node, type_), before or _OPPOSITE.get(status, "False"))
 
     def _heal(self, node: str) -> None:
+        if self._api.find(f"{NODES}/{node}") is None:
+            self._hardware.recreate_node(node)
         if node in self._states.nodes:
             self._states.heal(node)
             node_edits.set_allocatable_gpus(self._api, node, None)

@@ -147,6 +147,34 @@ def test_page_can_be_spoilt_and_mended(bed):
     assert len(page(bed)) == len(good)
 
 
+def test_every_word_for_a_page_and_for_a_repair_is_known_to_the_hardware(bed):
+    """The command line and the process beside the control plane must not drift apart."""
+    words = ("stale", "truncated", "malformed", "endless", "binary", "down", "restarted")
+    for word in words:
+        assert f"page {word}" in do(bed, "page", NODE, word)
+    do(bed, "page", NODE, "slow", "--seconds", "0.1")
+    do(bed, "repair", NODE, "--times", "2", "--late", "1", "--same-boot", "--still-broken", "--job", "hangs")
+    do(bed, "repair", NODE, "--times", "0", "--returns", "not_ready")
+    do(bed, "heal", NODE)
+
+    assert value(bed, "DCGM_FI_DEV_XID_ERRORS", 5) == "0"
+
+
+def test_pods_of_a_deleted_node_go_only_when_that_is_asked_for(bed, cluster):
+    """Kubernetes clears them away much later; a machine that is lost takes them along at once."""
+    pods = "/api/v1/namespaces/default/pods"
+    for node, more in (("gpu-h-03", ()), ("gpu-h-04", ("--without-pods",))):
+        spec = {"nodeName": node, "containers": [{"name": "main", "image": "example.com/x"}]}
+        spec["tolerations"] = [{"operator": "Exists"}]
+        metadata = {"name": f"on-{node}", "namespace": "default"}
+        cluster.create(pods, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        do(bed, "node", node, "--delete")
+        do(bed, "node", node, "--recreate", *more)
+
+    assert cluster.find(f"{pods}/on-gpu-h-03") is not None
+    assert cluster.find(f"{pods}/on-gpu-h-04") is None
+
+
 def test_node_comes_anew_as_the_same_or_as_another_machine(bed, cluster):
     """Another uid both times; the machine's own number tells them apart."""
 
@@ -164,6 +192,8 @@ def test_node_comes_anew_as_the_same_or_as_another_machine(bed, cluster):
     assert len({first[0], same[0], other[0]}) == 3
     assert first[1] == same[1] != other[1]
     assert cluster.find(f"{NODES}/gpu-h-06") is None
+    do(bed, "heal", "gpu-h-06")
+    assert look()[1] == other[1], "healed, the machine is there again"
 
 
 def repaired(cluster: Api, name: str) -> str:
