@@ -60,7 +60,7 @@ class _Event(Struct):
 
 
 async def run(kubeconfig: Path, intent: dict[str, Any]) -> None:
-    """Answer every condition until the watch ends."""
+    """Answer every condition, until it is ended."""
     decoder = msgspec.json.Decoder(_Event)
     answered: set[str] = set()
     number = 0
@@ -69,17 +69,19 @@ async def run(kubeconfig: Path, intent: dict[str, Any]) -> None:
         listed = msgspec.json.decode(await api.send("GET", f"{NODES}?limit=1"))
         version = listed["metadata"]["resourceVersion"]
         print(READY, flush=True)
-        async for line in api.watch(f"{NODES}?watch=1&resourceVersion={version}"):
-            node = decoder.decode(line).object
-            name = node.metadata.name
-            bad = any(each.type == CONDITION and each.status == "True" for each in node.status.conditions)
-            if not bad:
-                answered.discard(name)
-            elif name not in answered:
-                answered.add(name)
-                number += 1
-                made = {**intent, "metadata": {"name": f"{name}-{number}"}}
-                group.create_task(_answer(api, node, made, at_once))
+        while True:  # the server cuts off a watcher that is too slow in a burst
+            async for line in api.watch(f"{NODES}?watch=1&resourceVersion={version}"):
+                node = decoder.decode(line).object
+                name, version = node.metadata.name, node.metadata.resource_version
+                if not any(
+                    each.type == CONDITION and each.status == "True" for each in node.status.conditions
+                ):
+                    answered.discard(name)
+                elif name not in answered:
+                    answered.add(name)
+                    number += 1
+                    made = {**intent, "metadata": {"name": f"{name}-{number}"}}
+                    group.create_task(_answer(api, node, made, at_once))
 
 
 async def _answer(api: RawApi, node: _Node, intent: dict[str, Any], at_once: asyncio.Semaphore) -> None:
