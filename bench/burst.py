@@ -16,7 +16,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from bench.condition_to_taint import NAMES, REST_S, TYPES, Player
+from bench.condition_to_taint import NAMES, TYPES, Player
 from bench.context import Context
 from bench.join import Trial, adds_taint
 from bench.results import Finding, Series, a_series, at_most
@@ -60,12 +60,7 @@ class Bursts(Player):
             for trial in trials:
                 group.create_task(begin(trial))
         await self._wait_for(user, set(nodes))
-        for node in nodes:
-            await self._set(node, TYPES[user], "False", audit_id="")
-        if user == BARE_USER:
-            await asyncio.to_thread(self._untaint, nodes)
-        await asyncio.to_thread(self._scene.wait_idle)
-        await asyncio.sleep(REST_S)
+        await self.take_back(user, nodes)
 
     async def _wait_for(self, user: str, missing: set[str]) -> None:
         deadline = time.monotonic() + END_S_MAX

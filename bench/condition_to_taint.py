@@ -57,6 +57,10 @@ class Player:
             await self._trial(user, node)
             await asyncio.sleep(self._rng.uniform(*PAUSE_S))
         await asyncio.to_thread(self._check_grants)
+        await self.take_back(user, nodes)
+
+    async def take_back(self, user: str, nodes: Sequence[str]) -> None:
+        """End the fault of these nodes, and wait until the fleet is idle again."""
         for node in nodes:
             await self._set(node, TYPES[user], "False", audit_id="")
         if user == BARE_USER:
