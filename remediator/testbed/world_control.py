@@ -95,11 +95,10 @@ class WorldControl:
         self._player.plan(node, plan, job=_word(JobEnds, job))
 
     def _set_condition(self, node: str, *, condition: str, status: str) -> None:
-        type_ = condition
-        before = node_edits.status_of(self._api.get(f"{NODES}/{node}"), type_)
-        self._hardware.set_condition(node, type_, status, REASON)
+        before = node_edits.status_of(self._api.get(f"{NODES}/{node}"), condition)
+        self._hardware.set_condition(node, condition, status, REASON)
         # A condition that nobody had before is healed by its opposite: a detector would keep it, too.
-        self._before.setdefault((node, type_), before or _OPPOSITE.get(status, "False"))
+        self._before.setdefault((node, condition), before or _OPPOSITE.get(status, "False"))
 
     def _heal(self, node: str) -> None:
         if self._api.find(f"{NODES}/{node}") is None:

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from remediator.adapters.files.lint_rules import Context, Finding, finding, touches_nodes
 from remediator.adapters.files.loader import LoadedObject
 from remediator.adapters.files.tree import Path
-from remediator.core.silence import acts_on_silence, is_silence
+from remediator.core.silence import is_silence
 from remediator.model.duration import seconds
 from remediator.model.meta import Limit
 from remediator.model.playbook import Playbook, PlaybookSpec
@@ -94,7 +94,7 @@ def _playbook_durations(loaded: LoadedObject, playbook: Playbook) -> Iterator[Fi
             at: Path = ("spec", "match", "anyOf", index, "for")
             text = f"for {matcher.for_} is not below memory {spec.memory}"
             yield finding("duration-order", loaded, at, text, "raise spec.memory")
-    if acts_on_silence(spec) and touches_nodes(playbook):
+    if touches_nodes(playbook):
         yield from _early_silence(loaded, spec)
 
 

@@ -29,8 +29,6 @@ Share = Callable[[str, str], str]
 # True means trouble, which holds for Kubernetes' own and node-problem-detector's.
 _WORSE_IF_GOOD_IS_TRUE: Final = {"False": 2, "Unknown": 1, "True": 0}
 _WORSE_IF_GOOD_IS_FALSE: Final = {"True": 2, "Unknown": 1, "False": 0}
-
-
 _TWICE: Final = "stands twice on the Node"
 
 
