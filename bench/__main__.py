@@ -63,6 +63,7 @@ FIGURES: Final[Mapping[str, Figure]] = MappingProxyType(
         "burst": Figure(
             "200 faults at once: first condition committed to last taint committed, 200 small nodes.",
             partial(burst.measure, nodes=200),
+            large=True,
         ),
         "writes_per_run": Figure(
             "API writes of whole runs of gpu-off-bus: fence, swap, drain, reboot, verify, return.",
