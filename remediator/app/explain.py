@@ -21,12 +21,11 @@ from remediator.core.conditions import overrides, unjudged
 from remediator.core.diagnose import Diagnosis
 from remediator.core.fleet import open_books, open_case
 from remediator.core.gates import Case, evaluate
-from remediator.core.match import selects
 from remediator.core.plan import Plan, build_plan
 from remediator.core.request import FleetView, Request, uses_exporter
 from remediator.errors import PermanentError
 from remediator.model.decision import GateVerdict
-from remediator.model.ledger import ManagedNodeStatus
+from remediator.model.ledger import ManagedNodeStatus, ManualRequest
 from remediator.model.playbook import PlaybookInForce
 from remediator.model.remediation import Remediation
 from remediator.model.signal import Fault, PageTrouble
@@ -107,7 +106,13 @@ def find_playbook(snapshot: Snapshot, name: str) -> PlaybookInForce:
 
 
 async def explain(
-    snapshot: Snapshot, settings: Settings, name: str, *, playbook: str = "", by: str = ""
+    snapshot: Snapshot,
+    settings: Settings,
+    name: str,
+    *,
+    playbook: str = "",
+    by: str = "",
+    return_to: str = "",
 ) -> Answer:
     """Judge one node.
 
@@ -115,6 +120,7 @@ async def explain(
         name: of the Node.
         playbook: judge this one, whether its fault is there or not; else one per fault.
         by: the person who asks for it; empty: it is judged as starting by itself.
+        return_to: of the playbook only the way back of a machine that is out, into this pool.
 
     Raises:
         NotFoundError: no such node or playbook, or the playbook does not select the node.
@@ -123,7 +129,7 @@ async def explain(
     world = snapshot.world
     node = find_node(snapshot, name)
     asked = find_playbook(snapshot, playbook) if playbook else None
-    if asked is not None and not selects(asked.spec.nodes, node.labels):
+    if asked is not None and not snapshot.scout.may_ask(node, asked, snapshot.scout.view()):
         raise NotFoundError(f"playbook {playbook!r} does not select node {name!r}: see its spec.nodes")
     pages = await _read_pages(snapshot, node)
     notes = [*pages.notes]
@@ -136,10 +142,10 @@ async def explain(
     diagnosis = snapshot.diagnoses.of(name)
     assert diagnosis is not None, "every node of a snapshot was looked at"
     machine = world.machine(node)
-    pairs = _wanted(snapshot, diagnosis, asked)
+    demand = ManualRequest(playbook=playbook, by=by, at="", return_to=return_to)
     judged = tuple(
-        _judge(snapshot, view, _request(snapshot, view, node, each, fault, by), fault, pages)
-        for each, fault in pairs
+        _judge(snapshot, view, _request(snapshot, view, node, each, fault, demand), fault, pages)
+        for each, fault in _wanted(snapshot, diagnosis, asked)
     )
     return Answer(
         now=view.now,
@@ -225,21 +231,14 @@ def _request(
     node: NodeView,
     playbook: PlaybookInForce,
     fault: Fault | None,
-    by: str,
+    demand: ManualRequest,
 ) -> Request:
     """The request as the leader would put it, so that gates and hash come out the same."""
-    machine = snapshot.world.machine(node)
-    return Request(
-        machine=machine,
-        node=node,
-        playbook=playbook,
-        trigger="Manual" if by else "Fault",
-        fault_class=fault.fault_class if fault is not None else playbook.spec.fault_class,
-        since=fault.first_seen if fault is not None and not by else view.now,
-        number=snapshot.world.next_number(machine),
-        evidence=fault.evidence if fault is not None else (),
-        by=by,
-    )
+    asked = snapshot.scout.asked(node, playbook, demand, view.now, view)
+    if asked.by or asked.already_out:
+        return asked
+    since = fault.first_seen if fault is not None else view.now
+    return replace(asked, trigger="Fault", since=since)
 
 
 def _judge(
@@ -265,8 +264,9 @@ def _judge(
 
 def _asked(case: Case) -> Case:
     """The same case, asked for by a person."""
-    by = case.request.by or "a person"
-    return replace(case, request=replace(case.request, by=by, trigger="Manual"))
+    by, trigger = case.request.by or "a person", case.request.trigger
+    asked = trigger if case.request.already_out else "Manual"
+    return replace(case, request=replace(case.request, by=by, trigger=asked))
 
 
 def _recorded(snapshot: Snapshot, machine: str, view: FleetView) -> Remediation | None:

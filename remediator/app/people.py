@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from remediator.adapters.kube.bodies import new_object
 from remediator.adapters.kube.errors import check_read, classify_write
@@ -123,13 +124,12 @@ class People:
 
         return await self._change(f"{RUNS}/{run}", f"run {run}", Remediation, decide)
 
-    async def request(self, machine: str, playbook: str, plan_hash: str, at: datetime) -> None:
-        """Ask for a playbook on a machine, whatever its mode; every other gate stays."""
-        asked = ManualRequest(
-            playbook=playbook, plan_hash=plan_hash, by=self._by, at=write_instant(at.replace(microsecond=0))
-        )
-        # A merge patch merges: an earlier request's hash must not survive in this one.
-        patch = {**msgspec.to_builtins(asked), "planHash": plan_hash or None}
+    async def request(self, machine: str, asked: ManualRequest) -> None:
+        """Ask for a run on a machine, as this person."""
+        asked = replace(asked, by=self._by)
+        # A merge patch merges: what an earlier request said must not survive in this one.
+        optional = {"planHash": asked.plan_hash or None, "returnTo": asked.return_to or None}
+        patch = {**msgspec.to_builtins(asked), **optional}
         await self._tell_machine(machine, ManagedNodeSpec(request=asked), {"spec": {"request": patch}})
 
     async def adopt(self, machine: str, until: datetime, reason: str) -> None:

@@ -29,6 +29,8 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "playbook": "remediator.cli.playbook:playbook",
         "remediate": "remediator.cli.remediate:remediate",
         "resume": "remediator.cli.people:resume",
+        "retry": "remediator.cli.remediate:retry",
+        "return": "remediator.cli.remediate:return_",
         "run": "remediator.cli.run:run",
         "show": "remediator.cli.show:show_run",
         "status": "remediator.cli.status:status",

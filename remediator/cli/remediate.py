@@ -1,35 +1,38 @@
-"""``remediator remediate``: a person asks for a playbook on a node. It passes the mode gate only."""
+"""A person asks for a run: ``remediate`` on any node, ``retry`` and ``return`` on a machine that is out.
+
+What a request passes, and what stops it all the same, is decision 0023; the way back is 0026.
+"""
 
 from __future__ import annotations
 
 import sys
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
 
 from remediator.cli import exits
 from remediator.cli.arguments import HASH, LENGTH, NAME
+from remediator.cli.asking import ask_for_run
 from remediator.cli.connection import carry_out, connected
 from remediator.cli.exits import Stop
 
 if TYPE_CHECKING:
-    from remediator.app.explain import Judged
+    from remediator.app.out import KeptOut
     from remediator.app.settings import Settings
-    from remediator.model.remediation import Remediation
-    from remediator.ports import Clock, Transport
 
-POLL_S = 2.0
+_WAIT = click.option("--wait", is_flag=True, help="Wait for the run's end; fails when the run does.")
+_TIMEOUT = click.option(
+    "--timeout", "length", type=LENGTH, default="6h", show_default=True, help="How long to wait at most."
+)
 
 
 @click.command()
 @click.argument("node", type=NAME)
 @click.option("--playbook", type=NAME, help="Which playbook.")
 @click.option("--plan", "plan_hash", type=HASH, help="Start exactly this plan, or none if it is stale.")
-@click.option("--wait", is_flag=True, help="Wait for the run's end; fails when the run does.")
-@click.option(
-    "--timeout", "length", type=LENGTH, default="6h", show_default=True, help="How long to wait at most."
-)
+@_WAIT
+@_TIMEOUT
 @connected
 def remediate(
     settings: Settings,
@@ -45,104 +48,95 @@ def remediate(
 
     Example: remediator remediate gpu-a-03 --plan 7f3c9a21
     """
-    if not playbook and not plan_hash:
-        raise click.UsageError("write --playbook NAME, or --plan HASH of `remediator plan`")
-    patience = length if wait else None
-    code = carry_out(_remediate(settings, node, playbook or "", plan_hash or "", patience))
-    if code:
-        sys.exit(code)
-
-
-async def _remediate(
-    settings: Settings, node: str, playbook: str, plan_hash: str, patience: timedelta | None
-) -> int:
-    """Ask, and with ``patience`` wait that long for the end. Returns the exit code."""
-    from remediator.app.explain import explain
-    from remediator.app.people import People
     from remediator.app.snapshot import open_snapshot
 
-    async with open_snapshot(settings) as snapshot:
-        by = await snapshot.transport.check_identity()
-        answer = await explain(snapshot, settings, node, playbook=playbook, by=by)
-        if answer.run is not None:
-            raise Stop(f"{answer.run.metadata.name} is open on {node} already", exits.BLOCKED)
-        chosen = _chosen(answer.judged, node, plan_hash)
-        at = snapshot.clock.now().replace(microsecond=0)
-        deadline = at + patience if patience is not None else None
-        await People(snapshot.transport, by=by).request(answer.machine, chosen.playbook.name, plan_hash, at)
-        said = f", plan {plan_hash}" if plan_hash else ""
-        click.echo(f"managednode/{answer.machine} {chosen.playbook.name} requested on {node}{said}")
-        if chosen.stop is not None:
-            click.echo(f"it waits at gate {chosen.stop.gate}: {chosen.stop.numbers}", err=True)
-        elif answer.leadership.vacant(answer.now):
-            click.echo("nobody leads: it waits for a controller", err=True)
-        if deadline is None:
-            return exits.OK
-        return await _await_end(snapshot.transport, snapshot.clock, answer.machine, at, deadline)
+    if not playbook and not plan_hash:
+        raise click.UsageError("write --playbook NAME, or --plan HASH of `remediator plan`")
+
+    async def work() -> int:
+        async with open_snapshot(settings) as snapshot:
+            return await ask_for_run(
+                snapshot,
+                settings,
+                node,
+                playbook=playbook or "",
+                plan_hash=plan_hash or "",
+                patience=length if wait else None,
+            )
+
+    sys.exit(carry_out(work()))
 
 
-def _chosen(judged: tuple[Judged, ...], node: str, plan_hash: str) -> Judged:
-    """The playbook to ask for; with a hash the one whose plan it is.
+@click.command()
+@click.argument("run", type=NAME)
+@_WAIT
+@_TIMEOUT
+@connected
+def retry(settings: Settings, run: str, wait: bool, length: timedelta) -> None:
+    """Carry the playbook of RUN out once more, on the machine that RUN keeps out. A node's name does as well.
 
-    Raises:
-        Stop: the plan is stale, or the node has no fault that would name a playbook.
+    It stays quarantined all the while, and no second spare is taken for its place. The repair is done
+    although the same was done before.
+
+    Example: remediator retry gpu-a-03-1 --wait
     """
-    if not judged:
-        raise Stop(f"no fault on {node} names a playbook for plan {plan_hash}; add --playbook NAME")
-    if not plan_hash:
-        return judged[0]
-    for each in judged:
-        if each.plan.hash == plan_hash:
-            return each
-    now = ", ".join(f"{each.plan.hash} ({each.playbook.name})" for each in judged)
-    raise Stop(f"plan {plan_hash} is stale: it is {now} now; look again with: remediator plan {node}",
-               exits.PLAN_STALE)  # fmt: skip
+    from remediator.app.lookup import find_run
+    from remediator.app.out import kept_out
+    from remediator.app.snapshot import open_snapshot
+    from remediator.core.fleet import is_open
+
+    async def work() -> int:
+        async with open_snapshot(settings) as snapshot:
+            found = await find_run(snapshot.transport, snapshot.clock, run)
+            name, node = found.metadata.name, found.spec.node.name
+            if is_open(found):
+                raise Stop(f"{name} is under way on {node}: remediator show {name}", exits.BLOCKED)
+            kept = kept_out(snapshot, node)
+            if kept.run != name:
+                raise Stop(f"it is {kept.run} that keeps {node} out: remediator retry {kept.run}")
+            patience = length if wait else None
+            return await ask_for_run(snapshot, settings, node, playbook=kept.playbook, patience=patience)
+
+    sys.exit(carry_out(work()))
 
 
-async def _await_end(
-    transport: Transport, clock: Clock, machine: str, at: datetime, deadline: datetime
-) -> int:
-    """Follow the run that answers the request to its end; say each change of state once."""
-    from remediator.core.account import run_state
-    from remediator.core.lifecycle import ended
+@click.command("return")
+@click.argument("node", type=NAME)
+@click.option("--to", "pool", type=NAME, help="The pool to join; default: where the machine is missing.")
+@click.option("--playbook", type=NAME, help="Whose verify step to use; default: that of the ended run.")
+@_WAIT
+@_TIMEOUT
+@connected
+def return_(
+    settings: Settings, node: str, pool: str | None, playbook: str | None, wait: bool, length: timedelta
+) -> None:
+    """Give NODE, which an ended run keeps out, back to a pool, once its signals have proved it well.
 
-    last = ""
-    while clock.now() < deadline:
-        run, stale = await _answered(transport, clock, machine, at)
-        if run is not None:
-            state = run_state(run)
-            if state.value != last:
-                click.echo(f"remediation/{run.metadata.name} {state.value}")
-                last = state.value
-            if ended(state):
-                good = state.value in ("Returned", "Reported", "HandedOff")
-                return exits.OK if good else exits.RUNTIME_ERROR
-        elif stale:
-            raise Stop("the plan became stale before it was granted; nothing was done", exits.PLAN_STALE)
-        await clock.sleep(POLL_S)
-    raise Stop(f"no end by {deadline:%H:%M:%S} UTC; the request stands", exits.TIMED_OUT)
+    No reboot is demanded. Until the proof it stays quarantined, and so it does when the proof fails.
+
+    Example: remediator return gpu-a-03 --to buffer --wait
+    """
+    from remediator.app.out import find_destination, kept_out
+    from remediator.app.snapshot import open_snapshot
+
+    async def work() -> int:
+        async with open_snapshot(settings) as snapshot:
+            kept = kept_out(snapshot, node)
+            if not pool and not kept.to:
+                raise Stop(f"where {node} belongs is not known; add --to POOL")
+            return await ask_for_run(
+                snapshot,
+                settings,
+                node,
+                playbook=playbook or _playbook_of(kept),
+                return_to=find_destination(snapshot, pool or kept.to),
+                patience=length if wait else None,
+            )
+
+    sys.exit(carry_out(work()))
 
 
-async def _answered(
-    transport: Transport, clock: Clock, machine: str, at: datetime
-) -> tuple[Remediation | None, bool]:
-    """The run of this request; and whether it was answered without one."""
-    from msgspec import UNSET
-
-    from remediator.adapters.kube.listing import consistent_list
-    from remediator.adapters.kube.reader import kind_decoder
-    from remediator.adapters.kube.records import LEDGERS, RUNS
-    from remediator.model.instant import write_instant
-    from remediator.model.ledger import ManagedNode
-    from remediator.model.remediation import Remediation
-
-    asked = write_instant(at)
-    runs = await consistent_list(transport, RUNS, kind_decoder(Remediation), clock=clock)
-    for run in runs.views.values():
-        if run.spec.machine == machine and run.spec.trigger == "Manual" and run.spec.first_seen == asked:
-            return run, False
-    query = {"fieldSelector": f"metadata.name={machine}"}
-    ledgers = await consistent_list(transport, LEDGERS, kind_decoder(ManagedNode), clock=clock, query=query)
-    ledger = ledgers.views.get(machine)
-    status = ledger.status if ledger is not None else UNSET
-    return None, status is not UNSET and status.request_done == asked
+def _playbook_of(kept: KeptOut) -> str:
+    if not kept.playbook:
+        raise Stop(f"there is no record of {kept.run} any more; add --playbook NAME")
+    return kept.playbook

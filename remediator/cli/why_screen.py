@@ -56,7 +56,8 @@ def headline(answer: Answer) -> str:
         return f"{run.metadata.name} is under way: {row.step} for {row.since or '0s'}{waits}{until}."
     if answer.ledger is not None and answer.ledger.out is not UNSET:
         out = answer.ledger.out
-        return f"Kept out since {out.since} by {out.run} ({out.reason}); people have to look."
+        back = f"remediator return {answer.node.name}"
+        return f"Kept out since {out.since} by {out.run} ({out.reason}); people look, and then: {back}."
     if not answer.judged:
         return _nothing(answer)
     stops = [judged.stop for judged in answer.judged]

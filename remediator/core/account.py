@@ -93,7 +93,7 @@ class Account:
         self.grants = (*self.grants, grant)
         name = request.playbook.name
         self.begun[name] = self.begun.get(name, 0) + 1
-        if request.harms and request.trigger != "Reappeared":
+        if request.harms and not request.already_out:
             for scope, rate in self.rate_limits(request):
                 self.rates[scope] = budget.take(scope, rate, self.rates.get(scope), self._view.now)
             self._forget_old_rates()

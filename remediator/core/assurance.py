@@ -90,5 +90,5 @@ def _over_budget(view: FleetView, granted: Sequence[Request], grants: tuple[Gran
 
 
 def _returning(granted: Sequence[Request]) -> set[str]:
-    """Machines that are out already and came back under a new Node: to fence them is no new harm."""
-    return {request.node.name for request in granted if request.trigger == "Reappeared"}
+    """Machines that an ended run keeps out: to fence them once more is no new harm."""
+    return {request.node.name for request in granted if request.already_out}

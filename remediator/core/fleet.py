@@ -412,7 +412,7 @@ def open_case(view: FleetView, account: Account, request: Request, others: Seque
     home = view.census.home(request.node.name)
     pool = view.pools.get(home) if home is not None else None
     swaps = pool is not None and pool.spec.role == "Workload" and "swap" in request.playbook.actions
-    if pool is None or not swaps or request.trigger == "Reappeared":
+    if pool is None or not swaps:
         return Case(request=request, pool=pool, view=view, account=account, ranked=(), spare=None)
     reserved = _taken(account)
     ranked = ranked_spares(view, pool, request.node, reserved)
@@ -457,6 +457,7 @@ def build_run(case: Case, plan: Plan, mode: Literal["Audit", "Enforce"]) -> Reme
         node=NodeRef(name=request.node.name, uid=request.node.uid),
         boot_id=request.node.boot_id,
         pool=case.pool.metadata.name if case.pool else "",
+        return_to=request.return_to,
         trigger=request.trigger,
         by=request.by,
         mode=mode,

@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct
 
 from remediator.core import breaker, budget
 from remediator.core.account import Account, handed_over, run_state
+from remediator.core.again import RETURN_ROLES
 from remediator.core.lifecycle import ended
 from remediator.core.own_keys import not_ours
 from remediator.core.owners import claimed_by_other
@@ -167,6 +168,8 @@ def _missing_setup(case: Case) -> Answer | None:
     jobs = any(
         step.repair is not UNSET and step.repair.job is not UNSET for step in case.request.playbook.spec.steps
     )
+    if stop := _wrong_destination(case):
+        return "NoSuchPool", stop
     # In Audit nothing will be sent, and the record of what would have been done is what people wait for.
     will_send = bool(case.request.by) or effective_mode(case)[0] == "Enforce"
     if jobs and case.view.policy.repair is UNSET and will_send:
@@ -181,6 +184,16 @@ def _missing_setup(case: Case) -> Answer | None:
     return None
 
 
+def _wrong_destination(case: Case) -> str:
+    name = case.request.return_to
+    if not name:
+        return ""
+    pool = case.view.pools.get(name)
+    if pool is None:
+        return f"it is to go to pool {name}, which there is not"
+    return "" if pool.spec.role in RETURN_ROLES else f"pool {name} is a {pool.spec.role} pool"
+
+
 def _pools_on_the_way(case: Case) -> list[ResourcePool]:
     """The node's own pool, those its spare may come from, and those it may go to."""
     home = case.pool
@@ -188,7 +201,8 @@ def _pools_on_the_way(case: Case) -> list[ResourcePool]:
     return [
         pool
         for name, pool in sorted(case.view.pools.items())
-        if (home is not None and name == home.metadata.name)
+        if name == case.request.return_to
+        or (home is not None and name == home.metadata.name)
         or pool.spec.role == "Repair"
         or (pool.spec.role == "Buffer" and (not buffers or name in buffers))
     ]
@@ -202,7 +216,7 @@ def _budget(case: Case) -> Answer:
     if over is not None:
         return over
     name = case.request.node.name
-    if case.request.trigger == "Reappeared":
+    if case.request.already_out:
         return "", "a machine that is out already"
     pools = [pool for pool in case.view.pools.values() if pool.spec.role == "Workload"]
     fleet_out, fleet_size = out_of(case.view, case.account, pools)
@@ -299,7 +313,7 @@ def _spare(case: Case) -> Answer:
         return "", "the playbook swaps nothing"
     if case.pool is not None and case.pool.spec.role != "Workload":
         return "", "not in a workload pool, nobody takes its place"
-    if case.request.trigger == "Reappeared":
+    if case.request.already_out:
         return "", "the place was filled, or is accounted for, already"
     if case.spare is not None:
         return "", f"{case.spare.node.name}: {case.spare.where}"
@@ -310,7 +324,7 @@ def _spare(case: Case) -> Answer:
 
 
 def _rate(case: Case) -> Answer:
-    if not case.request.harms or case.request.trigger == "Reappeared":
+    if not case.request.harms or case.request.already_out:
         return "", "no harm, no rate"
     parts, stop = [], ""
     for scope, rate in case.account.rate_limits(case.request):
@@ -324,7 +338,7 @@ def _rate(case: Case) -> Answer:
 
 
 def _breaker(case: Case) -> Answer:
-    if not case.request.harms or case.request.trigger == "Reappeared":
+    if not case.request.harms or case.request.already_out:
         return "", "no harm, no breaker"
     tripped = breaker.stops(case.account.breakers, case.account.scopes(case.request))
     if tripped is None:

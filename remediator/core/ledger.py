@@ -77,11 +77,14 @@ def _with_end(
             since=at,
             fault_class=run.spec.fault_class,
             reason=run.status.reason,
-            pool="" if handed_over(run) else run.spec.pool,
+            pool=_empty_place(ledger, run),
         )
         return replace(ledger, state="Out", out=out)
     if state is RunState.RETURNED:
         return replace(ledger, state="Probation", out=UNSET)
+    undone = any(step.action == "undo" for step in run.status.steps)
+    if state is RunState.CANCELLED and run.spec.trigger == "Return" and not undone:
+        return ledger  # stopped, and out as before
     if state is RunState.CANCELLED:
         ended_at = read_instant(at) or EPOCH
         until = ended_at + timedelta(seconds=seconds(policy.hold_after_veto))
@@ -93,6 +96,14 @@ def _with_end(
             veto_by=f"{run.status.reason} in {run.metadata.name}"[:256],
         )
     return ledger
+
+
+def _empty_place(ledger: ManagedNodeStatus, run: Remediation) -> str:
+    """The pool in which the machine is missing; empty where a spare took its place."""
+    if handed_over(run):
+        return ""
+    # What began on a machine that was out did not take it from where it happened to be.
+    return ledger.out.pool if ledger.out is not UNSET else run.spec.pool
 
 
 def overlay(

@@ -74,7 +74,8 @@ def _line(step: Step, request: Request, pool: ResourcePool | None, spare: NodeVi
     if step.verify is not UNSET:
         return f"no write: {step.verify.quiet_for} of good signals"
     if step.return_ is not UNSET:
-        return f"{node} - our taint and cordon, to the buffer, probation {step.return_.probation}"
+        target = f"pool {request.return_to}" if request.return_to else "the buffer"
+        return f"{node} - our taint and cordon, to {target}, probation {step.return_.probation}"
     if step.collect is not UNSET:
         return f"no write to the cluster: Events of {step.collect.events_window}, conditions, page lines"
     return "no write to the cluster: an Event"

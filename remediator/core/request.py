@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import UNSET, Struct
 
@@ -19,14 +19,16 @@ from remediator.model.remediation import Remediation
 from remediator.model.signal import Evidence
 from remediator.model.views import NodeView
 
-Trigger = Literal["Fault", "Manual", "Reappeared"]
+Trigger = Literal["Fault", "Manual", "Return", "Reappeared"]
+ASKED: Final = ("Manual", "Return")  # triggers of what a person asks for
 
 
 class Request(Struct, frozen=True):
     """Somebody, or a fault, asks for one playbook on one machine.
 
     ``by`` and ``plan_hash`` are set for a person's request; such a request passes the mode gate.
-    ``number`` is the n of the run's name, above every n that the machine ever had.
+    ``number`` is the n of the run's name, above every n that the machine ever had. ``return_to`` names
+    the pool that the machine goes to once it is well, where that is settled already.
     """
 
     machine: str
@@ -39,6 +41,12 @@ class Request(Struct, frozen=True):
     evidence: tuple[Evidence, ...] = ()
     by: str = ""
     plan_hash: str = ""
+    return_to: str = ""
+
+    @property
+    def already_out(self) -> bool:
+        """Does an ended run keep the machine out? Then nothing is taken away that is not gone."""
+        return self.trigger in ("Return", "Reappeared")
 
     @property
     def run(self) -> str:

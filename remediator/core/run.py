@@ -28,7 +28,7 @@ from remediator.core.steps.quarantine import decide_quarantine
 from remediator.core.steps.repair import decide_repair
 from remediator.core.steps.swap import decide_swap
 from remediator.core.steps.verify import decide_verify
-from remediator.core.veto import decide_undo, find_veto
+from remediator.core.veto import decide_undo, find_veto, keeps_out
 from remediator.model.action import WorldAction
 from remediator.model.decision import Act, Decision, Done, GiveUp, Look, Wait
 from remediator.model.instant import read_instant, write_instant
@@ -76,6 +76,8 @@ def decide_run(view: RunView) -> Move:
     veto = find_veto(view)
     if veto is not None:
         said = f"{veto.message}" + (f" (by {veto.by})" if veto.by else "")
+        if keeps_out(view, veto):
+            return _end(view, RunState.CANCELLED, veto.reason, f"{said}; the machine stays out, as it was")
         return _begin_undo(view, veto.reason, said)
     current = view.step()
     if view.hard_fault and not view.hard:

@@ -7,6 +7,8 @@ nothing applied.
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import UNSET
 
 from remediator.core import patches
@@ -15,6 +17,8 @@ from remediator.core.steps.give_back import return_target
 from remediator.model.action import PatchNode
 from remediator.model.decision import Act, Decision, Done, Veto
 from remediator.model.playbook import action_name
+
+_LIFTED: Final = ("TaintRemoved", "Uncordoned")
 
 
 def find_veto(view: RunView) -> Veto | None:
@@ -33,7 +37,9 @@ def find_veto(view: RunView) -> Veto | None:
 
 def _taken_back(view: RunView, action: str) -> Veto | None:
     """Our taint or cordon was there, and is not any more."""
-    applied = view.did("quarantine") is not None or (action == "quarantine" and view.marked)
+    # A run on a machine that is out begins behind a fence: without one, somebody has lifted it.
+    fenced = view.run.spec.trigger == "Return"
+    applied = fenced or view.did("quarantine") is not None or (action == "quarantine" and view.marked)
     if not applied or view.node is None:
         return None
     cordons = any(step.quarantine is not UNSET and step.quarantine.cordon for step in view.playbook.steps)
@@ -64,6 +70,14 @@ def _free_as_returned(view: RunView) -> bool:
     return (
         not view.quarantined and not view.marked and view.node.labels.get(membership.key) == membership.value
     )
+
+
+def keeps_out(view: RunView, veto: Veto) -> bool:
+    """Does this No leave the machine out, as it was before the run?
+
+    Who stops the way back of a machine does not say that it is well; who lifts the quarantine does.
+    """
+    return view.run.spec.trigger == "Return" and veto.reason not in _LIFTED
 
 
 def decide_undo(view: RunView) -> Decision:

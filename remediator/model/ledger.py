@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from remediator.model.keys import API_VERSION
-from remediator.model.meta import Condition, FaultClass, Line, ObjectMeta, Time
+from remediator.model.meta import Condition, FaultClass, Line, ObjectMeta, PoolName, Time
 
 HISTORY_MAX = 20
 LATCHES_MAX = 64
@@ -25,9 +25,14 @@ class Adopt(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=Tru
 
 
 class ManualRequest(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A person asks for a playbook on this machine. ``at`` makes two requests different."""
+    """A person asks for a playbook on this machine. ``at`` makes two requests different.
+
+    ``returnTo``: of the playbook only what proves the machine, which an ended run keeps out, and gives
+    it back: to this pool.
+    """
 
     playbook: Annotated[str, Meta(min_length=1, max_length=253)]
+    return_to: PoolName = ""
     plan_hash: Annotated[str, Meta(max_length=16)] = ""
     by: Annotated[str, Meta(min_length=1, max_length=256)]
     at: Time

@@ -18,6 +18,7 @@ Id = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[a-z]([-a-z0-9]
 FaultClass = Annotated[str, Meta(min_length=1, max_length=48, pattern=r"^[a-z]([-a-z0-9.]*[a-z0-9])?$")]
 QualifiedName = Annotated[str, Meta(min_length=1, max_length=317)]
 LabelValue = Annotated[str, Meta(max_length=63)]
+PoolName = Annotated[str, Meta(max_length=63)]
 Line = Annotated[str, Meta(max_length=LINE_MAX)]
 Text = Annotated[str, Meta(max_length=TEXT_MAX)]
 Time = Annotated[

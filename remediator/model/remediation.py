@@ -8,7 +8,18 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from remediator.model.keys import API_VERSION
-from remediator.model.meta import Condition, FaultClass, Id, Line, Mode, ObjectMeta, SeverityName, Text, Time
+from remediator.model.meta import (
+    Condition,
+    FaultClass,
+    Id,
+    Line,
+    Mode,
+    ObjectMeta,
+    PoolName,
+    SeverityName,
+    Text,
+    Time,
+)
 from remediator.model.signal import Evidence
 
 
@@ -60,7 +71,8 @@ class RemediationSpec(Struct, frozen=True, kw_only=True, rename="camel", omit_de
     machine: Annotated[str, Meta(max_length=253)]
     node: NodeRef
     boot_id: Annotated[str, Meta(max_length=64)] = ""
-    pool: Annotated[str, Meta(max_length=63)] = ""
+    pool: PoolName = ""
+    return_to: PoolName = ""  # where the machine goes once it is well; empty: as its place demands
     trigger: Literal["Fault", "Manual", "Return", "Reappeared"]
     by: Line = ""  # the person behind a Manual or Return trigger
     mode: Mode

@@ -16,6 +16,7 @@ from remediator.core.fleet import Refused
 from remediator.core.identity import identify
 from remediator.core.ledger import number_of
 from remediator.core.memory import REMEDIATING, Known, empty, remember
+from remediator.core.request import ASKED
 from remediator.errors import PermanentError, TransientError
 from remediator.model.action import Attribution, CreateLedger, SaveLedger
 from remediator.model.instant import write_instant
@@ -167,7 +168,7 @@ class Ledgers:
         if refused is not None and refused.blocked_by.stop == "PlanStale":
             return write_instant(refused.request.since)
         runs: list[Remediation] = [*self._world.open_runs.values(), *self._world.ended_of(machine)]
-        mine = (run for run in runs if run.spec.machine == machine and run.spec.trigger == "Manual")
+        mine = (run for run in runs if run.spec.machine == machine and run.spec.trigger in ASKED)
         ledger = self._world.ledger(machine)
         done = ledger.status.request_done if ledger is not None and ledger.status is not UNSET else ""
         # An older run must not take back that a later request was refused.

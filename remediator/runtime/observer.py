@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from msgspec import UNSET
 
 from remediator.core.account import handed_over, is_hard
+from remediator.core.again import buffer_of
 from remediator.core.ledger import strikes_of
 from remediator.core.people import held, paused
 from remediator.core.request import uses_exporter
@@ -115,7 +116,7 @@ class Observer:
             spare=spare,
             home=pools.get(run.spec.pool),
             spare_home=pools.get(world.census.home(spare.name) or "") if spare is not None else None,
-            buffer=_buffer_for(pools.get(run.spec.pool), pools),
+            buffer=_destination(run, pools),
             repair_pool=next((pools[key] for key in sorted(pools) if pools[key].spec.role == "Repair"), None),
             pods=memory.listing.pods if memory.listing is not None else None,
             pods_confirmed=memory.confirmed,
@@ -275,7 +276,7 @@ def _own(pods: tuple[PodView, ...], node: NodeView | None) -> list[PodView]:
     return [pod for pod in pods if not pod.created_at or pod.created_at >= node.created_at]
 
 
-def _buffer_for(home: ResourcePool | None, pools: Mapping[str, ResourcePool]) -> ResourcePool | None:
-    """The first Buffer pool, by name, that the home pool draws from."""
-    names = home.spec.buffers if home is not None and home.spec.buffers else tuple(sorted(pools))
-    return next((pools[name] for name in names if name in pools and pools[name].spec.role == "Buffer"), None)
+def _destination(run: Remediation, pools: Mapping[str, ResourcePool]) -> ResourcePool | None:
+    """The pool that the record names, or the buffer of the run's own pool."""
+    named = run.spec.return_to
+    return pools.get(named) if named else buffer_of(pools.get(run.spec.pool), pools)

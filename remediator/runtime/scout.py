@@ -11,15 +11,15 @@ from typing import Final
 
 from msgspec import UNSET
 
-from remediator.core import coverage
+from remediator.core import again, coverage
 from remediator.core.account import run_state
 from remediator.core.match import selects
-from remediator.core.request import FleetView, Request, Shadow
+from remediator.core.request import ASKED, FleetView, Request, Shadow
 from remediator.core.silence import acts_on_silence, silent, silent_zones, zone_of
 from remediator.model.duration import seconds
 from remediator.model.instant import read_instant, write_instant
 from remediator.model.keys import TAINT_QUARANTINE
-from remediator.model.ledger import ManagedNode, ManagedNodeStatus
+from remediator.model.ledger import ManagedNode, ManagedNodeStatus, ManualRequest, Out
 from remediator.model.playbook import PlaybookInForce
 from remediator.model.remediation import Remediation, RunState
 from remediator.model.signal import Fault
@@ -87,7 +87,7 @@ class Scout:
         playbooks = {playbook.name: playbook for playbook in self._world.playbooks}
         found = [self._from_fault(fault, playbooks, view) for fault in faults]
         for machine, ledger in self._world.caches.ledgers.views().items():
-            found.append(self._manual(machine, ledger, playbooks))
+            found.append(self._manual(machine, ledger, playbooks, view))
         for machine, settled in view.ledgers.items():
             found.append(self._reappeared(machine, settled, playbooks, view))
         return [request for request in found if request is not None]
@@ -116,7 +116,11 @@ class Scout:
         )
 
     def _manual(
-        self, machine: str, ledger: ManagedNode, playbooks: Mapping[str, PlaybookInForce]
+        self,
+        machine: str,
+        ledger: ManagedNode,
+        playbooks: Mapping[str, PlaybookInForce],
+        view: FleetView,
     ) -> Request | None:
         asked = ledger.spec.request
         if asked is UNSET or asked.playbook not in playbooks:
@@ -131,30 +135,92 @@ class Scout:
         if at == answered or self._answered(machine, at):
             return None
         playbook = playbooks[asked.playbook]
-        if not selects(playbook.spec.nodes, nodes[0].labels):
-            return None  # not even a person moves a playbook to nodes that it does not select
-        found = self._diagnoses.of(nodes[0].name)
+        if not self.may_ask(nodes[0], playbook, view):
+            return None
+        out = self.out(nodes[0], view)
+        # Out and without our taint: somebody lifts the quarantine, or the Node is new. That comes first.
+        fenced = nodes[0].taint(TAINT_QUARANTINE) is not None
+        if (out is not None and not fenced) or (out is None and asked.return_to):
+            return None
+        return self.asked(nodes[0], playbook, asked, since, view)
+
+    def out(self, node: NodeView, view: FleetView) -> Out | None:
+        """Why an ended run keeps the node's machine out; None where it does not."""
+        ledger = view.ledgers.get(self._world.machine(node))
+        return ledger.out if ledger is not None and ledger.out is not UNSET else None
+
+    def may_ask(self, node: NodeView, playbook: PlaybookInForce, view: FleetView) -> bool:
+        """Not even a person moves a playbook to nodes that it does not select.
+
+        A machine that it was carried out on has lost the labels of its pool with the pool.
+        """
+        out = self.out(node, view)
+        last = self._world.ended_runs.get(out.run) if out is not None else None
+        carried_out = last is not None and last.spec.playbook.name == playbook.name
+        return carried_out or selects(playbook.spec.nodes, node.labels)
+
+    def asked(
+        self,
+        node: NodeView,
+        playbook: PlaybookInForce,
+        asked: ManualRequest,
+        since: datetime,
+        view: FleetView,
+    ) -> Request:
+        """What a person asks for, on a machine that serves or on one that is out."""
+        out = self.out(node, view)
+        if out is not None:
+            return self._again(node, playbook, asked, since, out, view)
+        found = self._diagnoses.of(node.name)
         fault = (
             next((each for each in found.faults if each.playbook == playbook.name), None) if found else None
         )
         return Request(
-            machine=machine,
-            node=nodes[0],
+            machine=self._world.machine(node),
+            node=node,
             playbook=playbook,
             trigger="Manual",
             fault_class=fault.fault_class if fault is not None else playbook.spec.fault_class,
             since=since,
-            number=self._world.next_number(machine),
+            number=self._world.next_number(self._world.machine(node)),
             evidence=fault.evidence if fault is not None else (),
             by=asked.by,
             plan_hash=asked.plan_hash,
+        )
+
+    def _again(
+        self,
+        node: NodeView,
+        playbook: PlaybookInForce,
+        asked: ManualRequest,
+        since: datetime,
+        out: Out,
+        view: FleetView,
+    ) -> Request:
+        """A person asks for a machine that an ended run keeps out."""
+        last = self._world.ended_runs.get(out.run)
+        home = view.census.home(node.name)
+        machine = self._world.machine(node)
+        chosen = again.whole(playbook, place_empty=again.place_empty(out, home))
+        return Request(
+            machine=machine,
+            node=node,
+            playbook=again.way_back(playbook) if asked.return_to else chosen,
+            trigger="Return",
+            fault_class=out.fault_class,
+            since=since,
+            number=self._world.next_number(machine),
+            evidence=last.spec.evidence if last is not None else (),
+            by=asked.by,
+            plan_hash=asked.plan_hash,
+            return_to=asked.return_to or again.destination(out, last, home, view.pools),
         )
 
     def _answered(self, machine: str, asked_at: str) -> bool:
         """Has a run that answers this request been created already?"""
         runs = (*self._world.open_runs.values(), *self._world.ended_runs.values())
         return any(
-            run.spec.machine == machine and run.spec.trigger == "Manual" and run.spec.first_seen == asked_at
+            run.spec.machine == machine and run.spec.trigger in ASKED and run.spec.first_seen == asked_at
             for run in runs
         )
 
@@ -180,15 +246,17 @@ class Scout:
             return None
         if any(run.spec.machine == machine for run in view.runs.values()):
             return None
+        home = view.census.home(nodes[0].name)
         return Request(
             machine=machine,
             node=nodes[0],
-            playbook=playbook,
+            playbook=again.whole(playbook, place_empty=again.place_empty(ledger.out, home)),
             trigger="Reappeared",
             fault_class=ledger.out.fault_class,
             since=read_instant(ledger.out.since) or view.now,
             number=self._world.next_number(machine),
             evidence=last.spec.evidence if last is not None else (),
+            return_to=again.destination(ledger.out, last, home, view.pools),
         )
 
     def _audited(self) -> frozenset[tuple[str, str]]:

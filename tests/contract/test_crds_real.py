@@ -52,7 +52,9 @@ def collection(kind: str) -> str:
 @pytest.fixture
 def run(installed: Api) -> Iterator[Json]:
     """A stored Remediation."""
-    made = installed.create(collection("Remediation"), merged(a_remediation(), {"spec": {"by": "alice"}}))
+    made = installed.create(
+        collection("Remediation"), merged(a_remediation(), {"spec": {"by": "alice", "returnTo": "buffer"}})
+    )
     yield made
     installed.delete(f"{collection('Remediation')}/{made['metadata']['name']}")
 

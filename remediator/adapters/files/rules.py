@@ -50,11 +50,11 @@ DEFAULTS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
 
 # Fields of RemediationSpec that may never change. All but ``cancel``, which may be added once.
 IMMUTABLE: Final = (
-    "machine", "node", "bootId", "pool", "trigger", "by", "mode", "faultClass", "severity", "firstSeen",
-    "evidence", "playbook", "plan", "planHash", "spare", "term",
+    "machine", "node", "bootId", "pool", "returnTo", "trigger", "by", "mode", "faultClass", "severity",
+    "firstSeen", "evidence", "playbook", "plan", "planHash", "spare", "term",
 )  # fmt: skip
 IMMUTABLE_OPTIONAL: Final = (
-    "bootId", "pool", "by", "firstSeen", "evidence", "plan", "planHash", "spare", "term",
+    "bootId", "pool", "returnTo", "by", "firstSeen", "evidence", "plan", "planHash", "spare", "term",
 )  # fmt: skip
 
 RESERVED: Final = frozenset({"for", "return", "in", "namespace", "package", "import", "if", "else", "const"})

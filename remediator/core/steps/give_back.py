@@ -20,7 +20,7 @@ NO_BUFFER_MAX: Final = timedelta(hours=24)
 
 
 def decide_return(view: RunView, step: ReturnStep, status: StepStatus) -> Decision:
-    """Lift our taint and cordon; join the buffer.
+    """Lift our taint and cordon; join the pool that the record names, or the buffer.
 
     Where no spare took its place, the node goes back to its own pool instead: the place is
     still empty. Where there is no buffer for a day, people are handed a machine that is well.
@@ -30,7 +30,8 @@ def decide_return(view: RunView, step: ReturnStep, status: StepStatus) -> Decisi
     target = return_target(view)
     if target is None:
         deadline = (read_instant(status.started_at) or view.now) + NO_BUFFER_MAX
-        reason = "no Buffer pool to return to"
+        named = view.run.spec.return_to
+        reason = f"no pool {named} to return to" if named else "no Buffer pool to return to"
         if view.now >= deadline:
             return GiveUp(RunState.HANDED_OFF, "NoBuffer", f"{reason}; the machine is well, and stays out")
         return Wait(after_s=30.0, reason=reason, until=deadline, blocked="NoBuffer")
@@ -57,7 +58,9 @@ def decide_return(view: RunView, step: ReturnStep, status: StepStatus) -> Decisi
 
 
 def return_target(view: RunView) -> ResourcePool | None:
-    """The buffer where a spare took the place, else the pool that the node came from."""
+    """The pool that the record names; else the buffer where a spare took the place, or the own pool."""
+    if view.run.spec.return_to:
+        return view.buffer
     if view.home is not None and view.home.spec.role == "Workload" and not handed_over(view.run):
         return view.home
     return view.buffer

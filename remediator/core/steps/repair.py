@@ -1,4 +1,4 @@
-"""Repair: one Job, never twice for one boot; or the hand-off to people. Completion is only observed."""
+"""Repair: one Job a run, none for a machine that has booted; or the hand-off. The end is only observed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def decide_repair(view: RunView, step: RepairStep, status: StepStatus) -> Decisi
         return GiveUp(RunState.HANDED_OFF, "HandedOff", f"handed to {step.handoff.queue}")
     assert step.job is not UNSET
     assert view.node is not None
-    if view.strikes > 0:
+    if view.strikes > 0 and view.run.spec.trigger != "Return":  # whoever asks again has looked at it
         message = (
             f"{view.run.spec.fault_class} again after {view.strikes} repairs within {view.playbook.memory}"
         )

@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from remediator.core.dcgm import old_name
 from remediator.core.run_view import RunView
+from remediator.core.steps.give_back import return_target
 from remediator.model.decision import Decision, Done, GiveUp, Wait
 from remediator.model.duration import seconds
 from remediator.model.instant import read_instant
@@ -60,7 +61,9 @@ def what_is_missing(view: RunView, step: VerifyStep) -> str | None:
     unknown = view.signals_unknown or _trigger_unknown(view, node)
     if unknown:
         return unknown
-    hardware = view.home.spec.hardware_class if view.home is not None else UNSET
+    # Where it goes decides: a machine that comes from people has no pool any more.
+    pool = return_target(view) if view.run.spec.return_to else view.home
+    hardware = pool.spec.hardware_class if pool is not None else UNSET
     if not step.gpus_equal_class or hardware is UNSET:
         return None
     if node.gpus != hardware.gpus:

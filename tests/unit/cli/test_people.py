@@ -8,10 +8,11 @@ import pytest
 from remediator.app.lookup import NotFoundError, not_found
 from remediator.app.people import TRIES_MAX, People
 from remediator.errors import PermanentError, TransientError
+from remediator.model.ledger import ManualRequest
 from remediator.ports import Response
 from tests.unit.adapters.kube.manual_clock import ManualClock
 from tests.unit.adapters.kube.scripted import Asked, ScriptedTransport, json_reply
-from tests.unit.core.builders import T0, at
+from tests.unit.core.builders import at, text
 
 pytestmark = pytest.mark.asyncio
 CONFLICT = {"kind": "Status", "reason": "Conflict", "message": "the object has been modified", "code": 409}
@@ -103,10 +104,14 @@ async def test_forbidden_write_names_the_missing_rule():
         await People(server.transport, by="alice").hold("gpu-1", at(3_600), "x")
 
 
+def asked(**fields: str) -> ManualRequest:
+    return ManualRequest(**({"playbook": "gpu-off-bus", "by": "alice", "at": text(0)} | fields))
+
+
 async def test_request_makes_the_machine_s_object_where_there_is_none():
     """Most machines have no story yet."""
     server = Server(None)
-    await People(server.transport, by="alice").request("m", "gpu-off-bus", "7f3c9a21", T0)
+    await People(server.transport, by="alice").request("m", asked(plan_hash="7f3c9a21"))
 
     created = server.transport.asked[-1]
     assert (created.method, created.path) == ("POST", "/apis/remediator.dev/v1alpha1/managednodes")
@@ -121,10 +126,21 @@ async def test_request_makes_the_machine_s_object_where_there_is_none():
 async def test_request_without_a_plan_takes_an_older_request_s_hash_away():
     """A merge patch merges: the stale hash would refuse the new request."""
     server = Server({"spec": {}})
-    await People(server.transport, by="alice").request("m", "gpu-off-bus", "", T0)
+    await People(server.transport, by="alice").request("m", asked())
 
     (patch,) = server.patches
-    assert msgspec.to_builtins(patch)["spec"]["request"]["planHash"] is None
+    request = msgspec.to_builtins(patch)["spec"]["request"]
+    assert (request["planHash"], request["returnTo"]) == (None, None)
+
+
+async def test_request_is_made_in_the_name_of_who_asks():
+    """What the caller typed for a name must not get into the record."""
+    server = Server({"spec": {}})
+    await People(server.transport, by="alice").request("m", asked(by="mallory", return_to="buffer"))
+
+    (patch,) = server.patches
+    request = msgspec.to_builtins(patch)["spec"]["request"]
+    assert (request["by"], request["returnTo"]) == ("alice", "buffer")
 
 
 async def test_pause_of_a_missing_pool_is_not_found():

@@ -74,9 +74,10 @@ def test_broken_rule_is_named(rule):
         look(*granted, **fields)
 
 
-def test_machine_that_reappeared_is_fenced_whatever_the_budget():
+@pytest.mark.parametrize("trigger", ["Reappeared", "Return"])
+def test_machine_that_is_out_is_fenced_whatever_the_budget(trigger):
     """It is out already; a budget that is spent must not let it serve."""
-    back = a_request(NODES[1], trigger="Reappeared")
+    back = a_request(NODES[1], trigger=trigger)
 
     look(back, grants=[the_grant(FIRST), the_grant(back)])
 

@@ -219,8 +219,9 @@ def test_budget_gate_asks_for_every_limit_and_the_tightest_wins():
     ) == ["MaxUnavailableReached"]
 
 
-def test_gates_let_healing_through_where_harm_stops():
-    """A machine that comes back under a new Node is fenced at once: it is out already."""
+@pytest.mark.parametrize("trigger", ["Reappeared", "Return"])
+def test_gates_let_healing_through_where_harm_stops(trigger):
+    """A machine that comes back, by itself or by a person's word, is out already."""
     fields = {
         "breakers": (BreakerState(scope="fleet", state="Open", since=text(0)),),
         "status": PolicyStatus(rates=(RateState(scope="fleet", tokens=0.0, at=text(0)),)),
@@ -228,7 +229,7 @@ def test_gates_let_healing_through_where_harm_stops():
         "nodes": [LEAVER],
     }
 
-    assert stops(asked(trigger="Reappeared"), **fields) == []
+    assert stops(asked(trigger=trigger), **fields) == []
     assert stops(**fields) != []
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from remediator.core.ledger import number_of, overlay, settle, strikes_of
 from remediator.model.ledger import HISTORY_MAX, BlockedRequest, ManagedNodeStatus, Out, Strike
@@ -47,6 +48,17 @@ def test_settle_names_no_pool_when_the_place_was_filled():
 
     assert isinstance(out, Out)
     assert out.pool == ""
+
+
+@pytest.mark.parametrize("trigger", ["Return", "Reappeared"])
+def test_settle_knows_after_another_failure_whether_the_place_is_empty(trigger):
+    """Where a machine that was out happened to be is not the pool that misses it."""
+    first = settle(EMPTY, ended(1, "Failed", "quarantine", "swap"), POLICY)
+    again = ended(2, "Failed")
+    out = settle(first, replace(again, spec=replace(again.spec, trigger=trigger)), POLICY).out
+
+    assert isinstance(out, Out)
+    assert (out.run, out.pool) == ("m-2", "")
 
 
 def test_settle_keeps_an_untouched_machine_in():

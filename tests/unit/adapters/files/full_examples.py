@@ -98,7 +98,7 @@ def reporting_playbook() -> Json:
 
 
 def full_remediation() -> Json:
-    more = {"by": "alice", "cancel": {"by": "bob", "reason": "not now"}}
+    more = {"by": "alice", "returnTo": "buffer", "cancel": {"by": "bob", "reason": "not now"}}
     return merged(a_remediation(), {"spec": more})
 
 
@@ -158,7 +158,7 @@ def counting_policy() -> Json:
 
 
 def full_managed_node() -> Json:
-    request = {"playbook": "example", "by": "alice", "at": AT, "planHash": "7f3c9a"}
+    request = {"playbook": "example", "by": "alice", "at": AT, "planHash": "7f3c9a", "returnTo": "buffer"}
     return merged(a_managed_node(), {"spec": {"request": request}})
 
 
