@@ -11,6 +11,7 @@ from remediator.adapters.kube.projection import node_decoder
 from remediator.adapters.kube.reader import kind_decoder, policy_decoder
 from remediator.adapters.kube.records import LEDGERS, PLAYBOOKS, POLICIES, POOLS, RUNS
 from remediator.adapters.kube.reflector import Reflector
+from remediator.adapters.kube.rewriters import note_rewrite
 from remediator.adapters.kube.store import Store, node_changed, object_changed
 from remediator.adapters.kube.wire import ObjectDecoder
 from remediator.core.owners import ANNOTATIONS
@@ -41,7 +42,7 @@ class Feeds:
         self.pools: Store[ResourcePool] = Store(clock=clock, changed=object_changed)
         self.policies: Store[PolicyObject] = Store(clock=clock)
         self.ledgers: Store[ManagedNode] = Store(clock=clock, changed=object_changed)
-        self._node_reflector = self._reflector(self.nodes, decoder_for(policy), NODES)
+        self._node_reflector = self._reflector(self.nodes, decoder_for(policy), NODES, refine=note_rewrite)
         self._others: dict[str, Reflector[Any]] = {
             "remediations": self._reflector(self.runs, kind_decoder(Remediation), RUNS),
             "playbooks": self._reflector(self.playbooks, kind_decoder(Playbook), PLAYBOOKS),
@@ -93,8 +94,16 @@ class Feeds:
                 reading.cancel()
                 await asyncio.gather(reading, changed, return_exceptions=True)
 
-    def _reflector(self, store: Store[T], decoder: ObjectDecoder[T], path: str) -> Reflector[T]:
-        return Reflector(self._transport, store, decoder, path, clock=self._clock, rng=self._rng)
+    def _reflector(
+        self,
+        store: Store[T],
+        decoder: ObjectDecoder[T],
+        path: str,
+        refine: Callable[[T, T, bytes], T] | None = None,
+    ) -> Reflector[T]:
+        return Reflector(
+            self._transport, store, decoder, path, clock=self._clock, rng=self._rng, refine=refine
+        )
 
 
 def node_rules(policy: PolicySpec) -> tuple[str, frozenset[str]]:

@@ -18,6 +18,7 @@ from remediator.core.account import natural_state, needs_grant, run_state
 from remediator.core.lifecycle import advance, ended, natural
 from remediator.core.owners import claimed_by_other
 from remediator.core.prior import write_prior
+from remediator.core.put_back import counted, fence, taint_lost
 from remediator.core.run_view import RunView
 from remediator.core.silence import back_in_service
 from remediator.core.steps.collect import decide_collect
@@ -79,6 +80,11 @@ def decide_run(view: RunView) -> Move:
         if keeps_out(view, veto):
             return _end(view, RunState.CANCELLED, veto.reason, f"{said}; the machine stays out, as it was")
         return _begin_undo(view, veto.reason, said)
+    lost = taint_lost(view)
+    if lost is not None:
+        save = counted(view, lost)
+        actions = (fence(view),) if save is None else ()
+        return Move(reason=f"{lost.manager} took our taint away", save=save, actions=actions)
     current = view.step()
     if view.hard_fault and not view.hard:
         return _raise(view)

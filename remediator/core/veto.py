@@ -12,6 +12,7 @@ from typing import Final
 from msgspec import UNSET
 
 from remediator.core import patches
+from remediator.core.put_back import taint_lost
 from remediator.core.run_view import RunView
 from remediator.core.steps.give_back import return_target
 from remediator.model.action import PatchNode
@@ -43,11 +44,19 @@ def _taken_back(view: RunView, action: str) -> Veto | None:
     if not applied or view.node is None:
         return None
     cordons = any(step.quarantine is not UNSET and step.quarantine.cordon for step in view.playbook.steps)
+    if not view.quarantined and taint_lost(view) is not None:
+        return None
     if not view.quarantined:
-        return Veto("TaintRemoved", "somebody removed our taint")
+        return Veto("TaintRemoved", f"{_who(view)} removed our taint")
     if cordons and not view.node.unschedulable:
         return Veto("Uncordoned", "somebody uncordoned the node")
     return None
+
+
+def _who(view: RunView) -> str:
+    """Somebody; by name where a live watch has shown it."""
+    rewrite = view.node.rewrite if view.node is not None else None
+    return rewrite.manager if rewrite is not None else "somebody"
 
 
 def _moved_away(view: RunView) -> Veto | None:

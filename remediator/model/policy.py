@@ -37,6 +37,7 @@ CAUSE_CHARS_MAX = 317 + 1 + 63  # LABEL=VALUE
 SCOPE_CHARS_MAX = len("cause/") + 48 + 1 + CAUSE_CHARS_MAX
 
 Cause = Annotated[str, Meta(max_length=CAUSE_CHARS_MAX)]
+Rewriter = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
 class BreakerSpec(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -114,6 +115,8 @@ class PolicySpec(Struct, frozen=True, kw_only=True, rename="camel", omit_default
     )
     # Keys that pools may write on nodes, as label, annotation or taint, besides remediator.dev/*.
     node_keys: Annotated[tuple[QualifiedName, ...], Meta(max_length=64)] = ()
+    # Field managers that write whole taint lists and lose ours without meaning it: it is put back.
+    rewriters: Annotated[tuple[Rewriter, ...], Meta(max_length=16)] = ()
     identity: IdentitySpec = IdentitySpec()
     conditions: Annotated[tuple[ConditionPolarity, ...], Meta(max_length=128)] = ()
     exporter: ExporterSpec | UnsetType = UNSET

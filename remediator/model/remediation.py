@@ -116,6 +116,8 @@ class RemediationStatus(Struct, frozen=True, kw_only=True, rename="camel", omit_
     until: Time = ""
     repair_boot_id: Annotated[str, Meta(max_length=64)] = ""  # bootID when the repair was sent
     quiet_since: Time = ""
+    taint_lost: Line = ""  # the last write that lost our taint: its field manager and resourceVersion
+    put_backs: Annotated[int, Meta(ge=0, le=100)] = 0  # how often our taint was put back
     raised_by: Line = ""  # the hard fault that joined; from then on the run is hard, whatever began it
     started_at: Time = ""
     finished_at: Time = ""

@@ -29,6 +29,17 @@ class ConditionView(Struct, frozen=True, gc=False):
     message: str = ""
 
 
+class Rewrite(Struct, frozen=True, gc=False):
+    """The field manager that wrote the taints without ours, and the resourceVersion of that write."""
+
+    manager: str
+    version: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.manager} at {self.version}"
+
+
 class NodeView(Struct, frozen=True):
     """One Node.
 
@@ -36,7 +47,8 @@ class NodeView(Struct, frozen=True):
     the policy (identity, foreign marks). ``taints_raw`` is the JSON array of ``spec.taints`` byte
     for byte, so that fields which we do not know survive our patch. ``conditions`` holds each type
     once; where the server had a type twice, the worse one. ``gpus`` is the allocatable count of
-    each extended resource that the policy names as a GPU.
+    each extended resource that the policy names as a GPU. ``rewrite``: who took our taint away, where
+    a live watch showed it and it is still away.
     """
 
     name: str
@@ -55,6 +67,7 @@ class NodeView(Struct, frozen=True):
     addresses: tuple[tuple[str, str], ...] = ()  # (type, address)
     gpus: int = 0
     deleting: bool = False
+    rewrite: Rewrite | None = None
 
     def condition(self, type_: str) -> ConditionView | None:
         return next((each for each in self.conditions if each.type == type_), None)

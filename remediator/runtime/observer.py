@@ -101,6 +101,8 @@ class Observer:
         memory = self._memory.setdefault(name, _Memory())
         playbook = world.parse(run.spec.playbook.text)
         node = self._node(run)
+        if node is not None and node.rewrite is not None:
+            self.begin_turn(name)  # pods may have come while our taint was away
         grant = next((each for each in world.policy_status.grants if each.run == name), None)
         spare = self._spare(run, grant.spare if grant is not None else "")
         now = self._clock.now()

@@ -88,6 +88,9 @@ class Reporter:
         if after.state != before.state and state in _STATE_NEWS:
             event, action, warning = _STATE_NEWS[state]
             self._tell(run, _cause(after, state) or event, action, after.message or reason, warning)
+        if after.put_backs > before.put_backs:
+            self._telemetry.count("remediator_taints_put_back_total", {})
+            self._tell(run, "TaintLost", "Fence", after.message, warning=True)
         if ended(state):
             self._ended(run, state)
 

@@ -113,9 +113,10 @@ class Api:
         """POST to a collection (or to a subresource of an object) and return the server's answer."""
         return self._call("POST", _below(path, subresource), body=body)
 
-    def replace(self, path: str, body: Json, *, subresource: str = "") -> Json:
+    def replace(self, path: str, body: Json, *, subresource: str = "", manager: str = "") -> Json:
         """PUT an object; with a ``metadata.resourceVersion`` in it, 409 if somebody was faster."""
-        return self._call("PUT", _below(path, subresource), body=body)
+        query = {"fieldManager": manager} if manager else {}
+        return self._call("PUT", _below(path, subresource), query=query, body=body)
 
     def merge_patch(self, path: str, body: Json, *, subresource: str = "") -> Json:
         """Merge-patch an object or one of its subresources; lists are replaced whole."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -61,7 +61,8 @@ class Reflector(Generic[T]):
     (complete states taken over), ``stale`` (duplicates dropped), ``alarms`` (an object or the
     whole kind went back in time), ``endings`` by reason. ``problem`` names what a person must
     change, or is None; ``last_ending`` says why the last watch ended; ``broken_since`` is set while
-    none lives. ``decoder`` may be exchanged while ``run`` is not running: the next run reads
+    none lives. ``refine`` adds to a view what only the difference and the line of a live watch can
+    tell. ``decoder`` may be exchanged while ``run`` is not running: the next run reads
     everything again.
     """
 
@@ -78,6 +79,7 @@ class Reflector(Generic[T]):
         settings: ReflectorSettings | None = None,
         watch_list: bool = True,
         lane: Lane = Lane.NORMAL,
+        refine: Callable[[T, T, bytes], T] | None = None,
     ) -> None:
         self.store = store
         self.events = 0
@@ -96,6 +98,7 @@ class Reflector(Generic[T]):
         self._rng = rng
         self._settings = settings or ReflectorSettings()
         self._lane = lane
+        self._refine = refine
         self._watch_list = watch_list  # False for ever once the server refused it
         self._list_next = False  # the last watch-list broke off: pages this once
         self._failures: dict[Ending, int] = dict.fromkeys(Ending, 0)
@@ -308,7 +311,7 @@ class Reflector(Generic[T]):
                 case Bookmark(version=version):
                     self.store.prove(version)
                 case Change() as change:
-                    self._apply(change)
+                    self._apply(change, line)
             # Only now is the watch known to live: with a version from the future the server
             # answers 200 and stays silent.
             self._note_life()
@@ -319,7 +322,7 @@ class Reflector(Generic[T]):
             self.problem = None
             self.broken_since = None
 
-    def _apply(self, change: Change[T]) -> None:
+    def _apply(self, change: Change[T], line: bytes) -> None:
         store = self.store
         if change.version <= store.version:
             known = store.version_of(change.key)
@@ -336,7 +339,11 @@ class Reflector(Generic[T]):
         elif change.view is None:
             store.mark_undecodable(change.key, change.version, change.problem)
         else:
-            store.put(change.key, change.version, change.view)
+            store.put(change.key, change.version, self._refined(change.key, change.view, line))
+
+    def _refined(self, key: str, view: T, line: bytes) -> T:
+        before = self.store.get(key) if self._refine is not None else None
+        return view if self._refine is None or before is None else self._refine(before, view, line)
 
     async def _read(self, line: bytes) -> Change[T] | Bookmark:
         """Decode one line, letting others run every few lines: a full buffer never waits itself."""

@@ -179,6 +179,9 @@ METRICS: Final[Mapping[str, Row]] = MappingProxyType(
         "remediator_page_lines_skipped_total": Row(
             "counter", "Lines of exporter pages that could not be read; the rest of the page counts."
         ),
+        "remediator_taints_put_back_total": Row(
+            "counter", "Times that our taint was put back after a controller of spec.rewriters had lost it."
+        ),
         # -- the process
         "remediator_event_loop_lag_seconds": Row(
             "histogram", "How late the event loop gave this process its turn.", (), _LAG

@@ -142,6 +142,7 @@ def full_policy() -> Json:
         "gpuResource": "nvidia.com/gpu",
         "gangLabels": ["example.com/gang"],
         "nodeKeys": ["example.com/pool"],
+        "rewriters": ["old-labeller"],
         "identity": {"labels": ["example.com/asset"], "annotations": ["example.com/serial"]},
         "protectedPriorityClasses": ["train"],
         "servingTaints": ["example.com/pool"],
