@@ -47,6 +47,21 @@ class Lane(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class AccessRefused:
+    """Why somebody may not read a page of ours: 401, 403, or 503 where it can't be known now."""
+
+    status: int
+    reason: str
+
+
+class Guard(Protocol):
+    """Decides who may read our own pages."""
+
+    async def refusal(self, authorization: str, path: str) -> AccessRefused | None:
+        """Why a request with this Authorization header may not read ``path``; None: it may."""
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """One HTTP reply, any status. Header names are lower case."""
 

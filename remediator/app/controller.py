@@ -23,8 +23,10 @@ from remediator.adapters.kube.errors import INSTALL_CRDS
 from remediator.adapters.kube.lease import Election, LeaseSettings
 from remediator.adapters.kube.reader import KubeReader
 from remediator.adapters.kube.records import KubeRecords
+from remediator.adapters.kube.reviewer import TokenReviewer
 from remediator.adapters.kube.server_clock import ServerClock
 from remediator.adapters.kube.writer import KubeWriter
+from remediator.adapters.telemetry.certificate import ServingCertificate
 from remediator.adapters.telemetry.health import HealthServer
 from remediator.adapters.telemetry.metrics import Metrics
 from remediator.adapters.ticks import SchedulerTicks
@@ -119,14 +121,14 @@ async def run(
         _log.info("connected", server=target.server, context=target.context, user=user)
         transport = wrap(opened)
         await require_installed(transport)
-        await require_rights(transport, settings.namespace)
+        await require_rights(transport, settings.namespace, review_tokens=settings.review_tokens)
         doors = open_doors(settings, clock, transport, caller=caller, rng=Random(seed))
         seen = await doors.reader.policy()
         spec = seen.policy.spec if seen is not None else PolicySpec()
         feeds = Feeds(transport, clock=clock, rng=doors.rng, policy=spec)
         async with open_pages() as pages:
             controller = build(settings, doors, feeds, pages)
-            return await _serve(settings, controller, doors.metrics)
+            return await _serve(settings, controller, doors)
 
 
 async def require_installed(transport: Transport) -> None:
@@ -279,19 +281,22 @@ def open_pages() -> HttpPages:
     return HttpPages(connections_max=2_048, keepalive_s=60.0, user_agent=f"remediator/{__version__}")
 
 
-async def _serve(settings: Settings, controller: Controller, metrics: Metrics) -> int:
+async def _serve(settings: Settings, controller: Controller, doors: Doors) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, controller.stop)
+    tls, reviews = settings.tls_dir, settings.review_tokens
     server = HealthServer(
         settings.host,
         settings.port,
-        metrics=metrics,
+        metrics=doors.metrics,
         ready=controller.not_ready,
         alive=controller.not_alive,
         status=controller.status,
+        certificate=ServingCertificate(tls, clock=doors.clock) if tls is not None else None,
+        guard=TokenReviewer(doors.transport, clock=doors.clock) if reviews else None,
     )
     async with server:
-        _log.info("serving health and metrics", port=server.port)
+        _log.info("serving health and metrics", port=server.port, tls=tls is not None, tokens=reviews)
         clean = await controller.run()
     return 0 if clean else LOST_LEADERSHIP

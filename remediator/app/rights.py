@@ -10,11 +10,13 @@ from msgspec import UNSET, Struct
 
 from remediator.adapters.files.rbac import ACCOUNT, NAMESPACES, controller_rules
 from remediator.adapters.kube.discovery import Rule, missing_rules
+from remediator.adapters.kube.reviewer import REVIEW_RULES
 from remediator.errors import PermanentError
 from remediator.model.policy import PolicySpec
 from remediator.ports import Transport
 
 AUDIT_FIX: Final = "kubectl apply -k deploy/base grants these"
+REVIEW_FIX: Final = "the component deploy/components/metrics-auth grants these"
 
 _log = structlog.get_logger(__name__)
 
@@ -53,8 +55,10 @@ def account_user(namespace: str) -> str:
     return f"system:serviceaccount:{namespace}:{ACCOUNT}"
 
 
-async def require_rights(transport: Transport, namespace: str) -> None:
+async def require_rights(transport: Transport, namespace: str, *, review_tokens: bool = False) -> None:
     """Refuse to start without the rights of Audit; say it when those of Enforce are missing.
+
+    With ``review_tokens`` those of the reviews are needed too, or no scrape would ever be answered.
 
     Raises:
         PermanentError: rules are missing; the message names each.
@@ -63,6 +67,9 @@ async def require_rights(transport: Transport, namespace: str) -> None:
     missing = await missing_rules(transport, sorted(needed.audit))
     if missing:
         raise PermanentError(f"the account lacks {'; '.join(map(str, missing))}: {AUDIT_FIX}")
+    unreviewed = await missing_rules(transport, REVIEW_RULES) if review_tokens else ()
+    if unreviewed:
+        raise PermanentError(f"the account lacks {'; '.join(map(str, unreviewed))}: {REVIEW_FIX}")
     more = await missing_rules(transport, sorted(needed.enforce))
     if more:
         _log.info("rights for Audit only", missing=[str(rule) for rule in more])

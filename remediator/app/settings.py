@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from remediator.errors import InputError, Problem
+
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +17,8 @@ class Settings:
     """Settings of one process, validated whole.
 
     ``kubeconfig`` None: found like kubectl finds it, or in-cluster. ``identity`` is unique per
-    process. ``port`` 0 takes a free one.
+    process. ``port`` 0 takes a free one. ``tls_dir`` holds tls.crt and tls.key for that port;
+    ``review_tokens`` lets only users read its pages whom the API server's RBAC lets.
     """
 
     kubeconfig: Path | None = None
@@ -25,6 +28,8 @@ class Settings:
     identity: str = ""
     host: str = "0.0.0.0"
     port: int = 8080
+    tls_dir: Path | None = None
+    review_tokens: bool = False
     seed: int = 0
     lease_s: float = 15.0
     renew_s: float = 10.0
@@ -36,6 +41,8 @@ class Settings:
             problems.append(_problem("namespace", "empty", "name the namespace that holds our Lease"))
         if not 0 <= self.port <= 65_535:
             problems.append(_problem("port", f"{self.port} is no port", "write 0 to 65535"))
+        if self.review_tokens and self.tls_dir is None and self.host not in _LOOPBACK:
+            problems.append(_problem("tls-dir", "missing", "tokens must not travel in clear text; name it"))
         if not 0 < self.retry_s < self.renew_s < self.lease_s:
             numbers = f"{self.retry_s:g} < {self.renew_s:g} < {self.lease_s:g}"
             problems.append(_problem("lease", f"{numbers} does not hold", "retry < renew deadline < lease"))

@@ -22,6 +22,18 @@ from remediator.app.settings import Settings, lease_times, own_namespace
 @click.option("--namespace", default=None, help="Where our Lease is. Default: POD_NAMESPACE, or remediator.")
 @click.option("--host", default="0.0.0.0", show_default=True, help="Address of the health and metrics port.")
 @click.option("--port", default=8080, show_default=True, help="Health and metrics port; 0 takes a free one.")
+@click.option(
+    "--tls-dir",
+    type=click.Path(path_type=Path),
+    help="Serve that port with TLS: the directory of tls.crt and tls.key.",
+)
+@click.option(
+    "--metrics-auth",
+    type=click.Choice(["none", "token-review"]),
+    default="none",
+    show_default=True,
+    help="Who may read /metrics and /statusz.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 @click.option("--log-format", type=click.Choice(["auto", "json", "text"]), default="auto", show_default=True)
 @click.option(
@@ -34,6 +46,8 @@ def run(
     namespace: str | None,
     host: str,
     port: int,
+    tls_dir: Path | None,
+    metrics_auth: str,
     log_level: str,
     log_format: str,
     lease_seconds: float,
@@ -57,6 +71,8 @@ def run(
         identity=f"{socket.gethostname()}-{draw_mark()}",
         host=host,
         port=port,
+        tls_dir=tls_dir,
+        review_tokens=metrics_auth == "token-review",
         seed=seed,
         **lease_times(lease_seconds),
     )

@@ -108,6 +108,7 @@ def test_policy_of_the_base_spells_out_every_limit():
         "protectedPriorityClasses",
         "gangLabels",
         "nodeKeys",
+        "rewriters",
     }
 
     assert set(spec) == set(PolicySpec.__struct_encode_fields__) - optional

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import Final, Self
 
 import msgspec
 from aiohttp import web
 
+from remediator.adapters.telemetry.certificate import ServingCertificate
 from remediator.adapters.telemetry.metrics import CONTENT_TYPE, Metrics
 from remediator.errors import ContractError, PermanentError
+from remediator.ports import Guard
 
 KEEPALIVE_S: Final = 30.0
 SHUTDOWN_S: Final = 2.0
 REQUEST_LINE_BYTES_MAX: Final = 2_048
 HEADERS_MAX: Final = 64
 REASONS_MAX: Final = 32
+GUARDED: Final = frozenset(("/metrics", "/statusz"))
 
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -36,6 +40,8 @@ class HealthServer:
         alive: why the process has to be restarted, or None. That an answer comes at all proves
             that the event loop turns.
         status: the controller's own view, as values that msgspec can encode; /statusz is its JSON.
+        certificate: serve TLS with it; None: plain HTTP.
+        guard: who may read /metrics and /statusz; None: everybody. Probes are never guarded.
     """
 
     def __init__(
@@ -47,6 +53,8 @@ class HealthServer:
         ready: Callable[[], tuple[str, ...]],
         alive: Callable[[], str | None],
         status: Callable[[], Mapping[str, object]],
+        certificate: ServingCertificate | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self._host = host
         self._wanted_port = port
@@ -54,6 +62,8 @@ class HealthServer:
         self._ready = ready
         self._alive = alive
         self._status = status
+        self._certificate = certificate
+        self._guard = guard
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
@@ -83,7 +93,7 @@ class HealthServer:
         """
         if self._runner is not None:
             raise ContractError("the health server was started twice")
-        application = web.Application(middlewares=[_only_bare_reads], client_max_size=1)
+        application = web.Application(middlewares=[_only_bare_reads, self._admit], client_max_size=1)
         for path, handler in (
             ("/metrics", self._show_metrics),
             ("/healthz", self._show_health),
@@ -101,8 +111,9 @@ class HealthServer:
             max_headers=HEADERS_MAX,
         )
         await self._runner.setup()
+        tls = self._certificate.context if self._certificate is not None else None
         try:
-            await web.TCPSite(self._runner, self._host, self._wanted_port).start()
+            await web.TCPSite(self._runner, self._host, self._wanted_port, ssl_context=tls).start()
         except OSError as error:
             await self.close()
             raise PermanentError(
@@ -115,6 +126,20 @@ class HealthServer:
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
+
+    @web.middleware
+    async def _admit(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        if self._certificate is not None:
+            self._certificate.refresh()  # probes come every few seconds: no task of its own
+        if self._guard is None or request.path not in GUARDED:
+            return await handler(request)
+        refused = await self._guard.refusal(request.headers.get("Authorization", ""), request.path)
+        if refused is None:
+            return await handler(request)
+        answer = _lines((refused.reason,), refused.status)
+        if refused.status == HTTPStatus.UNAUTHORIZED:
+            answer.headers["WWW-Authenticate"] = "Bearer"
+        return answer
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
         # Thousands of series take 20 ms: off the loop, the registry has locks of its own.
