@@ -74,6 +74,7 @@ class Gauges:
             # As old as the oldest proof: a cache whose watch has broken is complete, and yet of the past.
             proved = self._clock.now().timestamp() - max(age_s or 0.0 for age_s in caches.ages().values())
             self._set("remediator_last_full_sync_timestamp_seconds", proved)
+        self._set("remediator_blind", float(bool(self._health.blind())))
         self._set("remediator_lease_failing", float(bool(self._health.lease_trouble)))
         self._set("remediator_clock_skew_seconds", self._health.skew_s())
 

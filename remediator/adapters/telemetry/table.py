@@ -157,6 +157,9 @@ METRICS: Final[Mapping[str, Row]] = MappingProxyType(
         "remediator_last_full_sync_timestamp_seconds": Row(
             "gauge", "Unix time at which every kind was last proved to be in step; 0: never."
         ),
+        "remediator_blind": Row(
+            "gauge", "1 while this replica knows too little, or too old things, to decide anything."
+        ),
         "remediator_watch_broken_seconds": Row(
             "gauge", "For how long the watch of a kind has not lived; 0 while it does.", (_KIND,)
         ),

@@ -93,14 +93,17 @@ async def test_a_standby_without_passes_is_alive():
 
 
 def test_last_full_sync_is_as_old_as_the_oldest_proof():
-    """A cache whose watch broke stays complete: the alert on its age must fire all the same."""
+    """A cache whose watch broke stays complete: its age is told all the same, and that we are blind."""
     rig = Rig()
+    rig.gauges.once()
+    assert rig.metrics.gauges["remediator_blind"] == 0
     rig.clock.stand_still(600)
     rig.server.feeds["nodes"].store.prove(0)
     rig.gauges.once()
 
     now = rig.clock.now().timestamp()
     assert rig.metrics.gauges["remediator_last_full_sync_timestamp_seconds"] == pytest.approx(now - 600)
+    assert rig.metrics.gauges["remediator_blind"] == 1
 
 
 def test_gauges_show_broken_watches_objects_and_lease():
