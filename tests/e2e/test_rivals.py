@@ -16,6 +16,7 @@ from remediator.testbed.audit import AuditRecord, writes
 from remediator.testbed.repair_player import JobEnds
 from remediator.testbed.stage import NODES, USER, Stage
 from remediator.testbed.waiting import wait_until
+from remediator.testbed.write_faults import Fate, read_journal
 from tests.e2e import verdict
 
 RIVAL_TAINT: Final = "rival.example.com/busy"
@@ -164,3 +165,45 @@ def test_autoscaler_that_removes_the_node_in_mid_run_ends_the_run(shared_stage: 
     assert len(verdict.our_writes(stage, "nodes", "")) == before, "nothing more is written to any node"
     uid = run["spec"]["node"]["uid"]
     wait_until(lambda: uid not in verdict.granted(stage), timeout_s=20, what="the grant to be free")
+
+
+@pytest.mark.timeout(240)
+def test_autoscaler_that_removes_the_reserved_spare_costs_only_time(shared_stage: Stage, victim: str) -> None:
+    """Deleted between the grant and the hand-over: another spare takes the place, and only one does."""
+    stage, point = shared_stage, "PATCH nodes of swap"
+    journal = stage.directory / "reserved.journal"
+    stage.stop_controller()
+    program = (
+        "remediator.testbed.faulty_controller", "--journal", str(journal), "--point", point,
+        "--fate", Fate.FROZEN.value,
+    )  # fmt: skip
+    stage.start_controller(program=program, lease_seconds=60.0)
+    try:
+        before = members(stage)
+        stage.exporters.set_gauge(victim, 1, "DCGM_FI_DEV_ROW_REMAP_PENDING", 1)
+        wait_until(
+            lambda: (point, Fate.FROZEN.value) in read_journal(journal),
+            timeout_s=60,
+            what="the controller to stand still before the hand-over",
+            detail=stage.log_tail,
+        )
+        (run,) = stage.runs(victim)
+        reserved = run["spec"]["spare"]["name"]
+        stage.hardware.delete_node(reserved, keep_pods=False)
+        stage.controller.thaw()
+
+        returned = stage.wait_run(victim, "Returned", timeout_s=120)
+    finally:
+        stage.stop_controller()
+        stage.start_controller()
+    promoted = members(stage) - before
+    assert len(promoted) == 1
+    assert returned["status"]["spare"]["name"] in promoted - {reserved}
+    assert verdict.pool_of(stage.node(victim)) == "buffer"
+    verdict.assert_nothing_leaks(stage, victim)
+
+
+def members(stage: Stage) -> set[str]:
+    """Names of the nodes of the training pool."""
+    found = stage.api.list(NODES)
+    return {node["metadata"]["name"] for node in found if verdict.pool_of(node) == "train"}

@@ -18,6 +18,7 @@ import pytest
 
 from remediator.testbed.audit import AuditRecord, Mark, writes
 from remediator.testbed.binaries import Binaries
+from remediator.testbed.pipe import Pipe
 from remediator.testbed.replica import Replica
 from remediator.testbed.stage import GROUP, PRODUCT, USER, Stage
 from remediator.testbed.waiting import wait_until
@@ -87,14 +88,19 @@ class Replicas:
         self._played = 0
 
     @contextmanager
-    def both(self, *words: str) -> Iterator[Duo]:
-        """A clean world, a leader that is told ``words``, and a standby. They are stopped at the end."""
+    def both(self, *words: str, server: str = "") -> Iterator[Duo]:
+        """A clean world, a leader that is told ``words``, and a standby. They are stopped at the end.
+
+        Args:
+            words: for the first one's program.
+            server: what the first one talks to instead of the API server itself.
+        """
         stage = self.world.stage
         self._played += 1
         name = f"duo-{self._played}"
         journal = stage.directory / f"{name}.journal"
         program = ("remediator.testbed.faulty_controller", "--journal", str(journal), *words)
-        first = stage.replica(f"{name}-first", lease_seconds=LEASE_S, program=program)
+        first = stage.replica(f"{name}-first", lease_seconds=LEASE_S, program=program, server=server)
         second = stage.replica(f"{name}-second", lease_seconds=LEASE_S, program=PRODUCT)
         self.world.reset()
         duo = Duo(self.world, first, second, journal, stage.audit.mark())
@@ -199,6 +205,55 @@ def test_leader_that_stood_still_before_a_write_does_no_harm(
 
     assert not any(what.startswith(f"{Fate.FROZEN.value}: 2") for _, what in read_journal(duo.journal))
     assert_one_story(duo, reference)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("point", ["PATCH nodes of fence", "POST pods/eviction of drain"])
+def test_request_held_in_the_network_past_a_takeover_lands_nowhere(
+    replicas: Replicas, reference: Ending, point: str
+) -> None:
+    """It was sent while its sender led, which has ended since; it arrives when another one leads."""
+    stage = replicas.world.stage
+    frozen = ("--point", point, "--fate", Fate.FROZEN.value)
+    with Pipe(stage.cluster.layout.api) as pipe, replicas.both(*frozen, server=pipe.url) as duo:
+        HARD.inject(stage)
+        wait_until(
+            lambda: (point, Fate.FROZEN.value) in read_journal(duo.journal),
+            timeout_s=SETTLE_S,
+            what="the first replica to stand still",
+            detail=duo.detail,
+        )
+        pipe.accept_only()
+        assert pipe.hold_requests()
+        duo.first.thaw()
+        assert duo.first.await_end(SETTLE_S) == LOST_LEADERSHIP
+        duo.await_leader(duo.second)
+        pipe.resume()
+        late = wait_until(
+            lambda: late_writes(stage.audit.since(duo.mark), point),
+            timeout_s=SETTLE_S,
+            what="the held request to arrive",
+            detail=duo.detail,
+        )
+        duo.await_end()
+
+    assert verdict.landed(late) == []
+    assert_one_story(duo, reference)
+
+
+def late_writes(records: Iterable[AuditRecord], point: str) -> list[AuditRecord]:
+    """Requests of this kind that came in under a term when the server had stored a newer one."""
+    seen = list(records)
+    taken = terms_taken(seen)
+    verb, _, resource = point.partition(" of ")[0].lower().partition(" ")
+    verbs = {"post": "create"}
+    return [
+        record
+        for record in writes(seen, users=[USER])
+        if "/".join(filter(None, (record.object_ref.resource, record.object_ref.subresource))) == resource
+        and record.verb == verbs.get(verb, verb)
+        and any(newer > term_of(record) and record.received_at > since for newer, since in taken.items())
+    ]
 
 
 @pytest.fixture
