@@ -17,6 +17,8 @@ BYTES_MAX: Final = 1 << 20
 class _Cluster(msgspec.Struct, kw_only=True, omit_defaults=True):
     server: str
     certificate_authority_data: str = msgspec.field(name="certificate-authority-data", default="")
+    certificate_authority: str = msgspec.field(name="certificate-authority", default="")
+    tls_server_name: str = msgspec.field(name="tls-server-name", default="")
 
 
 class _User(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -57,13 +59,19 @@ class _File(msgspec.Struct, kw_only=True):
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
-    """How to reach one API server as one identity: a client pair, a bearer token, or a file with one."""
+    """How to reach one API server as one identity: a client pair, a bearer token, or a file with one.
+
+    ``authority_file``, where others may exchange it, counts instead of ``authority``; ``tls_name`` is the
+    name that the server's certificate has to carry, where that is not the address.
+    """
 
     server: str
     authority: bytes
     pair: Pair | None = None
     token: str = ""
     token_file: str = ""
+    authority_file: str = ""
+    tls_name: str = ""
 
 
 def write(path: Path, user: str, access: Access, *, namespace: str = "") -> None:
@@ -72,7 +80,12 @@ def write(path: Path, user: str, access: Access, *, namespace: str = "") -> None
     if access.pair:
         credentials.client_certificate_data = _encoded(access.pair.certificate)
         credentials.client_key_data = _encoded(access.pair.key)
-    cluster = _Cluster(server=access.server, certificate_authority_data=_encoded(access.authority))
+    cluster = _Cluster(
+        server=access.server,
+        certificate_authority_data="" if access.authority_file else _encoded(access.authority),
+        certificate_authority=access.authority_file,
+        tls_server_name=access.tls_name,
+    )
     content = _File(
         clusters=[_NamedCluster(name="testbed", cluster=cluster)],
         users=[_NamedUser(name=user, user=credentials)],
@@ -102,7 +115,13 @@ def read(path: Path) -> Access:
         pair = Pair(_decoded(user.client_certificate_data), _decoded(user.client_key_data))
     authority = _decoded(cluster.certificate_authority_data)
     return Access(
-        server=cluster.server, authority=authority, pair=pair, token=user.token, token_file=user.token_file
+        server=cluster.server,
+        authority=authority,
+        pair=pair,
+        token=user.token,
+        token_file=user.token_file,
+        authority_file=cluster.certificate_authority,
+        tls_name=cluster.tls_server_name,
     )
 
 

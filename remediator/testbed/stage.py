@@ -57,6 +57,9 @@ def deploy_directory() -> Path:
     return found
 
 
+Connect = Callable[[kubeconfig.Access], kubeconfig.Access]
+
+
 class Stage:
     """Everything that a story needs; ``start`` builds it up, ``stop`` takes it down.
 
@@ -196,7 +199,7 @@ class Stage:
         lease_seconds: float = 15.0,
         program: Sequence[str] = PRODUCT,
         server: str = "",
-        token_file: Path | None = None,
+        access: Connect | None = None,
     ) -> None:
         """Start its process under its ServiceAccount, and do not wait; see ``replica``."""
         self._controller = self.replica(
@@ -205,7 +208,7 @@ class Stage:
             lease_seconds=lease_seconds,
             program=program,
             server=server,
-            token_file=token_file,
+            access=access,
         )
         self._controller.start()
 
@@ -216,7 +219,7 @@ class Stage:
         lease_seconds: float = 15.0,
         program: Sequence[str] = PRODUCT,
         server: str = "",
-        token_file: Path | None = None,
+        access: Connect | None = None,
     ) -> Replica:
         """A process of the controller that is not started yet; whoever starts it stops it.
 
@@ -226,17 +229,15 @@ class Stage:
             lease_seconds: how long its successor will wait for it.
             program: what ``python -m`` runs, with its first words.
             server: another address of the API server, such as a pipe's.
-            token_file: holds its token and is written by others; None for a token that lasts.
+            access: makes its way to the server out of address and authority; None: a token that lasts.
         """
         path = self.directory / f"{name}.kubeconfig"
-        if token_file is None:
+        if access is None:
             self.api.service_account_kubeconfig(NAMESPACE, ACCOUNT, path, server=server)
         else:
             mine = self.api.access
-            access = kubeconfig.Access(
-                server=server or mine.server, authority=mine.authority, token_file=str(token_file)
-            )
-            kubeconfig.write(path, USER, access)
+            plain = kubeconfig.Access(server=server or mine.server, authority=mine.authority)
+            kubeconfig.write(path, USER, access(plain))
         command = [
             *(sys.executable, "-m", *program, "--kubeconfig", str(path)),
             *("--namespace", NAMESPACE, "--host", "127.0.0.1", "--port", "0", "--log-format", "json"),
@@ -251,12 +252,12 @@ class Stage:
         pages: bool = True,
         program: Sequence[str] = PRODUCT,
         server: str = "",
-        token_file: Path | None = None,
+        access: Connect | None = None,
     ) -> None:
         """Start it under its ServiceAccount and wait until it leads, and has read all ``pages`` once."""
         seen = self.log_size()
         self.launch_controller(
-            *arguments, lease_seconds=lease_seconds, program=program, server=server, token_file=token_file
+            *arguments, lease_seconds=lease_seconds, program=program, server=server, access=access
         )
         wait_until(
             lambda: self._leads(seen),

@@ -47,7 +47,12 @@ class TokenMint:
         """One token that is good from now on for so long, and at most ten seconds more.
 
         The API server remembers for ten seconds whom it has just known.
+
+        Args:
+            life_s: at most ten minutes; a longer one would only begin to be good later.
         """
+        if life_s > BEGAN_EARLIER.total_seconds():
+            raise ValueError(f"{life_s:g} s is too long for this mint: at most {BEGAN_EARLIER}")
         namespace, name = self._account
         ends = now() + timedelta(seconds=life_s) - LEEWAY
         claims = {

@@ -18,8 +18,9 @@ from typing import Final
 
 from remediator.testbed.audit import AuditRecord, Mark, writes
 from remediator.testbed.binaries import Binaries
+from remediator.testbed.components import Options
 from remediator.testbed.pipe import UNASKED_AFTER_S, Link, Pipe
-from remediator.testbed.stage import PRODUCT, RUNS, USER, Stage
+from remediator.testbed.stage import PRODUCT, RUNS, USER, Connect, Stage
 from remediator.testbed.waiting import monotonic, wait_until
 from tests.e2e import verdict
 from tests.e2e.small_world import JOBS, SmallWorld, effects, open_fleet, workload
@@ -64,10 +65,10 @@ def _times(records: Iterable[AuditRecord]) -> list[datetime]:
 
 
 @contextmanager
-def open_scene(binaries: Binaries, directory: Path) -> Iterator[StressScene]:
+def open_scene(binaries: Binaries, directory: Path, options: Options | None = None) -> Iterator[StressScene]:
     """A small fleet, and a pipe between the controller and the API server."""
     with (
-        Stage(directory, binaries, workload=workload(), specs=open_fleet()) as stage,
+        Stage(directory, binaries, workload=workload(), specs=open_fleet(), options=options) as stage,
         Pipe(stage.cluster.layout.api) as pipe,
     ):
         yield StressScene(SmallWorld(stage), pipe)
@@ -87,12 +88,12 @@ class StressScene:
         self._connections = 0
         self._lease_link = 0
 
-    def begin(self, program: Sequence[str] = PRODUCT, *, token_file: Path | None = None) -> None:
+    def begin(self, program: Sequence[str] = PRODUCT, *, access: Connect | None = None) -> None:
         """Make the world new, start the controller behind the pipe, and begin to count."""
         self.pipe.resume()
         self.stage.stop_controller()  # of a story that failed
         self.world.reset()
-        self.stage.start_controller(server=self.pipe.url, program=program, token_file=token_file)
+        self.stage.start_controller(server=self.pipe.url, program=program, access=access)
         self._restarts = 0
         self._mark = self.stage.audit.mark()
         self._log = self.stage.log_size()

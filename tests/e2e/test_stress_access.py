@@ -13,12 +13,13 @@ from http import HTTPStatus
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from remediator.testbed.api import Api, ApiError
 from remediator.testbed.binaries import Binaries
 from remediator.testbed.hardware import Reboot
 from remediator.testbed.kubeconfig import Access
-from remediator.testbed.stage import ACCOUNT, NAMESPACE, NODES, Stage, deploy_directory
+from remediator.testbed.stage import ACCOUNT, NAMESPACE, NODES, Connect, Stage, deploy_directory
 from remediator.testbed.tokens import TokenMint
 from tests.e2e.stress_scene import VICTIMS, Story, StressScene, assert_calm, assert_no_harm, open_scene
 
@@ -43,6 +44,11 @@ def normal(scene: StressScene) -> Story:
 def mint(scene: StressScene) -> TokenMint:
     key = scene.stage.cluster.layout.pki / "service-account.key"
     return TokenMint(scene.stage.api, key, namespace=NAMESPACE, name=ACCOUNT)
+
+
+def by_token(path: Path) -> Connect:
+    """Under the token that stands in this file at the time."""
+    return lambda plain: replace(plain, token_file=str(path))
 
 
 @contextmanager
@@ -84,7 +90,7 @@ def test_token_that_is_rotated_is_no_news(
     path = tmp_path / "token"
     first = mint.put(path, life_s=LIFE_S)
     with rotated(mint, path):
-        scene.begin(token_file=path)
+        scene.begin(access=by_token(path))
         scene.wait_until(lambda: refused(scene, first), "the first token to run out", 30.0)
         scene.inject()
         story = scene.end()
@@ -112,7 +118,7 @@ def test_token_that_is_renewed_too_late_stops_and_goes_on(
     """Nobody knows us any more, in the middle of two runs: no loop, and no harm, until somebody does."""
     path = tmp_path / "token"
     token = mint.put(path, life_s=15.0)
-    scene.begin(token_file=path)
+    scene.begin(access=by_token(path))
     scene.inject()
     scene.wait_for("fence")
     scene.wait_until(lambda: refused(scene, token), "the token to run out", 40.0)

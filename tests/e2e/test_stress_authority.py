@@ -1,0 +1,110 @@
+"""The API server's certificate comes from a new authority, in the middle of two runs.
+
+The controller is told by the file of its authority, as in a pod. Until that says so it trusts nobody:
+nothing is done then, and it goes on without having been restarted.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from remediator.testbed.binaries import Binaries
+from remediator.testbed.certificates import Authority, write_private
+from remediator.testbed.components import Options
+from remediator.testbed.hardware import Reboot
+from remediator.testbed.kubeconfig import Access
+from remediator.testbed.stage import ACCOUNT, NAMESPACE
+from remediator.testbed.tokens import TokenMint
+from tests.e2e.stress_scene import VICTIMS, Story, StressScene, assert_calm, assert_no_harm, open_scene
+
+NAME = "api.rotated.test"  # answered with the certificate below; the other components go on with theirs
+LIFE_S = 600.0
+DISTRUST_S = 5.0  # shorter than the Lease
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("authorities")
+    sign(folder, "first")
+    (folder / "ca.crt").write_bytes((folder / "first" / "ca.crt").read_bytes())
+    return folder
+
+
+def sign(folder: Path, authority: str) -> None:
+    """A new authority, and the server's certificate by it, where the API server looks for that."""
+    (folder / authority).mkdir()
+    pair = Authority.create(folder / authority).serving("api", hosts=[NAME])
+    write_private(folder / "sni.key", pair.key)
+    write_private(folder / "sni.crt", pair.certificate)
+
+
+@pytest.fixture(scope="module")
+def scene(
+    control_plane_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory, pki: Path
+) -> Iterator[StressScene]:
+    flag = f"--tls-sni-cert-key={pki / 'sni.crt'},{pki / 'sni.key'}:{NAME}"
+    options = Options(extra={"kube-apiserver": (flag,)})
+    folder = tmp_path_factory.mktemp("authority") / "stage"
+    with open_scene(control_plane_binaries, folder, options) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def normal(scene: StressScene) -> Story:
+    return scene.good_times()
+
+
+@pytest.fixture
+def slow_machines(scene: StressScene) -> None:
+    """Machines that take half a minute to begin to reboot, so that runs last."""
+    for victim in VICTIMS:
+        scene.stage.player.plan(victim, Reboot(late_s=30.0))
+
+
+def presents(scene: StressScene, authority: Path) -> bool:
+    """Does the server's certificate under that name verify against this authority?"""
+    context = ssl.create_default_context(cafile=str(authority))
+    with socket.create_connection(("127.0.0.1", scene.stage.cluster.layout.api), timeout=5) as raw:
+        try:
+            context.wrap_socket(raw, server_hostname=NAME).close()
+        except ssl.SSLCertVerificationError:
+            return False
+    return True
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("slow_machines")
+def test_authority_that_is_rotated_in_mid_run_costs_time_and_nothing_else(
+    scene: StressScene, normal: Story, pki: Path, tmp_path: Path
+) -> None:
+    """The server is first with its new certificate, all connections break, and the file comes last."""
+    key = scene.stage.cluster.layout.pki / "service-account.key"
+    token = tmp_path / "token"
+    TokenMint(scene.stage.api, key, namespace=NAMESPACE, name=ACCOUNT).put(token, life_s=LIFE_S)
+
+    def by_file(plain: Access) -> Access:
+        return replace(plain, token_file=str(token), authority_file=str(pki / "ca.crt"), tls_name=NAME)
+
+    scene.begin(access=by_file)
+    scene.inject()
+    scene.wait_for("fence")
+    sign(pki, "second")
+    new = pki / "second" / "ca.crt"
+    scene.wait_until(lambda: presents(scene, new), "the API server to take the new pair", 90.0)
+    before = len(scene.node_writes())
+    assert scene.pipe.cut() > 0
+    scene.watch_over(DISTRUST_S)
+    assert len(scene.node_writes()) == before, "nobody is trusted, so nothing is written"
+    assert any(not run["over"] for run in scene.world.runs())
+    (pki / "ca.crt").write_bytes(new.read_bytes())
+    story = scene.end()
+
+    assert story.restarts == 0
+    assert_no_harm(scene.stage, story)
+    assert_calm(story, normal)
