@@ -21,6 +21,7 @@ from bench import (
     burst,
     condition_to_taint,
     failover,
+    hard_fault,
     idle_requests,
     image,
     memory,
@@ -64,6 +65,10 @@ FIGURES: Final[Mapping[str, Figure]] = MappingProxyType(
             "200 faults at once: first condition committed to last taint committed, 200 small nodes.",
             partial(burst.measure, nodes=200),
             large=True,
+        ),
+        "hard_fault": Figure(
+            "XID 79 on a page to taint, to spare schedulable, and the drain of 30 pods, 100 nodes.",
+            hard_fault.measure,
         ),
         "writes_per_run": Figure(
             "API writes of whole runs of gpu-off-bus: fence, swap, drain, reboot, verify, return.",

@@ -7,6 +7,7 @@ on, not how much of it there is. Times are the API server's own, from its audit 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -19,7 +20,7 @@ from msgspec import Struct
 from bench.condition_to_taint import NAMES, TYPES, Player
 from bench.context import Context
 from bench.join import Trial, adds_taint
-from bench.results import Finding, Series, a_series, at_most
+from bench.results import Count, Finding, Series, a_series, at_most
 from bench.scene import BARE_USER, TAINT_SUFFIX, Scene
 from bench.wire import RawApi
 from remediator.testbed.audit import AuditRecord
@@ -85,11 +86,13 @@ def measure(context: Context, *, nodes: int) -> Finding:
         scene.patch_policy(wide)
         scene.start_controller(pages=False)
         rounds = asyncio.run(_play(scene, context))
+        lags = late_turns(scene.controller.ask("/metrics")[1])
     ours, plain = (_series(rounds, user) for user in (USER, BARE_USER))
     ratio = ours[0].summary.p50 / plain[0].summary.p50
     return Finding(
         series=(*ours, *plain),
         checks=(at_most("P50 of the last taint to bare", ratio, 1.25),),
+        counts=tuple(Count(name=f"turns of the loop late by more than {le} s", value=n) for le, n in lags),
         conditions={
             "nodes": nodes,
             "nodeSize": "small",
@@ -145,6 +148,14 @@ def timed(records: Iterable[AuditRecord], trials: Sequence[Trial]) -> Round:
     zero = min(began)
     ends = (max(began), min(tainted.values()), max(tainted.values()))
     return Round(user, *((each - zero).total_seconds() * 1_000.0 for each in ends))
+
+
+def late_turns(page: str) -> list[tuple[str, float]]:
+    """How often the controller's event loop was late by more than each bound of its histogram, in seconds."""
+    name = "remediator_event_loop_lag_seconds"
+    total = float(re.findall(rf"^{name}_count (\S+)$", page, re.M)[0])
+    buckets = re.findall(rf'^{name}_bucket{{le="([\d.]+)"}} (\S+)$', page, re.M)
+    return [("0 (looks in all)", total), *((le, total - float(count)) for le, count in buckets)]
 
 
 def _series(rounds: Sequence[Round], user: str) -> list[Series]:

@@ -177,6 +177,11 @@ class Stage:
         assert self._exporters is not None, "the stage is not started"
         return self._exporters.states
 
+    def page_url(self, node: str) -> str:
+        """Where the exporter's page of one node is read."""
+        assert self._exporters is not None, "the stage is not started"
+        return self._exporters.url(node)
+
     @property
     def hardware(self) -> Hardware:
         assert self._hardware is not None, "the stage is not started"
