@@ -63,7 +63,12 @@ FIGURES: Final[Mapping[str, Figure]] = MappingProxyType(
         ),
         "burst": Figure(
             "200 faults at once: first condition committed to last taint committed, 200 small nodes.",
-            partial(burst.measure, nodes=200),
+            partial(burst.measure, nodes=200, rounds=10),
+            large=True,
+        ),
+        "burst_1000": Figure(
+            "1,000 faults at once: first condition committed to last taint committed, 1,000 small nodes.",
+            partial(burst.measure, nodes=1_000, rounds=3),
             large=True,
         ),
         "hard_fault": Figure(
@@ -75,6 +80,11 @@ FIGURES: Final[Mapping[str, Figure]] = MappingProxyType(
             writes_per_run.measure,
         ),
         "idle_requests": Figure("API requests while nothing happens.", idle_requests.measure),
+        "idle_requests_3000": Figure(
+            "API requests while nothing happens, 3,000 nodes of 20 KB.",
+            partial(idle_requests.measure, nodes=3_000),
+            large=True,
+        ),
         "scrape": Figure("Exporter pages of eight GPUs fetched and read.", scrape.measure),
         "watch_ingest": Figure("Watch events of 20 KB nodes: decode, keep, diagnose.", watch_ingest.measure),
         "memory": Figure("Resident memory of the controller.", memory.measure, large=True),

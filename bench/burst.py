@@ -27,7 +27,6 @@ from remediator.testbed.audit import AuditRecord
 from remediator.testbed.stage import USER
 from remediator.testbed.waiting import WaitExpiredError
 
-ROUNDS: Final = 10
 GRANTS: Final = 256  # as many as the policy's status can hold
 TOGETHER: Final = 64  # conditions on their way to the server at once
 END_S_MAX: Final = 120.0
@@ -79,15 +78,15 @@ class Bursts(Player):
             await asyncio.sleep(LOOK_S)
 
 
-def measure(context: Context, *, nodes: int) -> Finding:
-    """Play ``ROUNDS`` bursts a side on a fleet of small nodes and report both."""
+def measure(context: Context, *, nodes: int, rounds: int) -> Finding:
+    """Play ``rounds`` bursts a side on a fleet of small nodes and report both."""
     with Scene(context.directory / "scene", context.binaries, nodes=nodes, size="small") as scene:
         wide = dict.fromkeys(("maxConcurrent", "poolMaxConcurrent", "maxRepairs"), GRANTS)
         scene.patch_policy(wide)
         scene.start_controller(pages=False)
-        rounds = asyncio.run(_play(scene, context))
+        played = asyncio.run(_play(scene, context, rounds))
         lags = late_turns(scene.controller.ask("/metrics")[1])
-    ours, plain = (_series(rounds, user) for user in (USER, BARE_USER))
+    ours, plain = (_series(played, user) for user in (USER, BARE_USER))
     ratio = ours[0].summary.p50 / plain[0].summary.p50
     return Finding(
         series=(*ours, *plain),
@@ -96,7 +95,7 @@ def measure(context: Context, *, nodes: int) -> Finding:
         conditions={
             "nodes": nodes,
             "nodeSize": "small",
-            "roundsPerSide": ROUNDS,
+            "roundsPerSide": rounds,
             "faultsAtOnce": nodes,
             "openGrantsMax": GRANTS,
             "limits": "budgets 100 %, rate 10,000/m, breaker 10,000",
@@ -110,21 +109,21 @@ def measure(context: Context, *, nodes: int) -> Finding:
     )
 
 
-async def _play(scene: Scene, context: Context) -> list[Round]:
+async def _play(scene: Scene, context: Context, rounds: int) -> list[Round]:
     async with RawApi(Path(scene.cluster.kubeconfig)) as raw:
         bursts = Bursts(scene, raw, Random(context.seed))
         await bursts.block(USER, 1)
         scene.start_bare(scene.runs()[0])
-        rounds = []
-        for number in range(ROUNDS + 1):
+        found: list[Round] = []
+        for number in range(rounds + 1):
             for user in (USER, BARE_USER):
                 first, mark = len(bursts.trials), scene.audit.mark()
                 await bursts.burst(user)
-                found = timed(scene.audit.since(mark), bursts.trials[first:])
+                one = timed(scene.audit.since(mark), bursts.trials[first:])
                 if number:  # the first one warms up
-                    rounds.append(found)
-            context.tell(f"{number} of {ROUNDS} rounds a side")
-    return rounds
+                    found.append(one)
+            context.tell(f"{number} of {rounds} rounds a side")
+    return found
 
 
 def timed(records: Iterable[AuditRecord], trials: Sequence[Trial]) -> Round:

@@ -9,6 +9,7 @@ from typing import Final
 
 from bench.context import Context
 from bench.results import Count, Finding, at_most
+from bench.scene import Scene
 from remediator.testbed.stage import USER, Stage
 from remediator.testbed.waiting import now
 from remediator.testbed.workloads import Workload
@@ -17,11 +18,16 @@ SETTLE_S: Final = 30.0
 SECONDS_MIN: Final = 60.0
 
 
-def measure(context: Context) -> Finding:
-    """Start on the standard fleet with its workload, let it settle, and count."""
+def measure(context: Context, *, nodes: int = 0) -> Finding:
+    """Let the controller settle, and count.
+
+    Args:
+        context: how long, at least a minute.
+        nodes: how many, without exporters and pods; 0: the standard fleet with both.
+    """
     seconds = max(SECONDS_MIN, context.seconds)
-    with Stage(context.directory / "stage", context.binaries, workload=Workload()) as stage:
-        stage.start_controller()
+    with _stage(context, nodes) as stage:
+        stage.start_controller(pages=not nodes)
         time.sleep(SETTLE_S)
         mark = stage.audit.mark()
         began = now()
@@ -34,7 +40,7 @@ def measure(context: Context) -> Finding:
             for record in stage.audit.since(mark)
             if record.username == USER and began <= record.received_at < ended
         }
-        nodes = len(stage.specs)
+        size = len(stage.specs)
     kinds = Counter(found.values())
     return Finding(
         checks=(at_most("requests per second", len(found) / seconds, 1.0),),
@@ -43,11 +49,18 @@ def measure(context: Context) -> Finding:
             for name, number in sorted(kinds.items())
         ),
         conditions={
-            "nodes": nodes,
+            "nodes": size,
             "nodeSize": "full",
             "seconds": seconds,
             "settledFor": SETTLE_S,
             "lease": "15 s, renewed every 2 s",
-            "exporters": "all nodes, every 1 s (they are no API requests)",
+            "exporters": "none" if nodes else "all nodes, every 1 s (they are no API requests)",
         },
     )
+
+
+def _stage(context: Context, nodes: int) -> Stage:
+    directory = context.directory / "stage"
+    if nodes:
+        return Scene(directory, context.binaries, nodes=nodes, size="full")
+    return Stage(directory, context.binaries, workload=Workload())
