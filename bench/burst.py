@@ -23,7 +23,7 @@ from bench.join import Trial, adds_taint
 from bench.results import Count, Finding, Series, a_series, at_most
 from bench.scene import BARE_USER, TAINT_SUFFIX, Scene
 from bench.wire import RawApi
-from remediator.testbed.audit import AuditRecord
+from remediator.adapters.audit import AuditRecord
 from remediator.testbed.stage import USER
 from remediator.testbed.waiting import WaitExpiredError
 

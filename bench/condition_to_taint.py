@@ -23,7 +23,8 @@ from bench.join import Timed, Trial, join
 from bench.results import Finding, Series, a_series, at_most
 from bench.scene import BARE_USER, CONDITION, GRANTS_MAX, TAINT_SUFFIX, NodeSize, Scene
 from bench.wire import STRATEGIC_PATCH, RawApi
-from remediator.testbed.audit import AuditRecord, Mark
+from remediator.adapters.audit import AuditRecord
+from remediator.testbed.audit import Mark
 from remediator.testbed.node_edits import timestamp
 from remediator.testbed.stage import NODES, USER
 from remediator.testbed.waiting import WaitExpiredError

@@ -15,7 +15,7 @@ import msgspec
 
 from bench.context import Context
 from bench.results import Finding, a_series, at_most
-from remediator.testbed.audit import AuditRecord, writes
+from remediator.adapters.audit import AuditRecord, writes
 from remediator.testbed.fleet import build_fleet
 from remediator.testbed.replica import Replica
 from remediator.testbed.stage import USER, Stage

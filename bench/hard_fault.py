@@ -21,7 +21,7 @@ from bench.context import Context
 from bench.join import adds_taint
 from bench.results import Finding, Series, a_series, at_least, at_most
 from bench.wire import MERGE_PATCH, RawApi
-from remediator.testbed.audit import AuditRecord
+from remediator.adapters.audit import AuditRecord
 from remediator.testbed.fleet import build_fleet
 from remediator.testbed.node_objects import LABEL_POOL
 from remediator.testbed.stage import NODES, USER, Stage

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from remediator.testbed.audit import AuditRecord
+from remediator.adapters.audit import AuditRecord
 
 LATE_S: Final = 5.0
 

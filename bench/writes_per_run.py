@@ -9,7 +9,7 @@ from typing import Final
 
 from bench.context import Context
 from bench.results import Count, Finding, a_series, at_most
-from remediator.testbed.audit import AuditRecord, writes
+from remediator.adapters.audit import AuditRecord, writes
 from remediator.testbed.fleet import build_fleet
 from remediator.testbed.stage import USER, Stage
 from remediator.testbed.workloads import Workload

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import msgspec
 
+from remediator.adapters.audit import LINE_BYTES_MAX, WRITE_VERBS, AuditRecord
 from remediator.errors import PermanentError
 from remediator.testbed.waiting import wait_until
 
-LINE_BYTES_MAX: Final = 16 << 20  # two bodies of 3 MiB each, escaped, fit
-WRITE_VERBS: Final = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 _WRITES: Final = sorted(WRITE_VERBS)
 # Its own parts ask and answer all day; what they read is no part of any story.
 _PLUMBING_USERS: Final = (
@@ -91,64 +89,6 @@ def policy(users: Sequence[str]) -> bytes:
 
 def _resources(group: str, *names: str) -> dict[str, Any]:
     return {"group": group, "resources": list(names)} if names else {"group": group}
-
-
-class User(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asked."""
-
-    username: str = ""
-    groups: tuple[str, ...] = ()
-
-
-class ObjectReference(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for. ``name`` is empty on lists and on creations with generateName."""
-
-    resource: str = ""
-    subresource: str = ""
-    namespace: str = ""
-    name: str = ""
-    uid: str = ""
-    api_group: str = msgspec.field(name="apiGroup", default="")
-    api_version: str = msgspec.field(name="apiVersion", default="")
-    resource_version: str = msgspec.field(name="resourceVersion", default="")
-
-
-class ResponseStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How it was answered; ``code`` is the HTTP status."""
-
-    code: int = 0
-    reason: str = ""
-    message: str = ""
-
-
-class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the log: one request at one stage. Bodies stay raw JSON, empty where not kept."""
-
-    stage: str
-    audit_id: str = msgspec.field(name="auditID")
-    verb: str
-    level: str = ""
-    user: User = User()
-    impersonated: User | None = msgspec.field(name="impersonatedUser", default=None)
-    user_agent: str = msgspec.field(name="userAgent", default="")
-    request_uri: str = msgspec.field(name="requestURI", default="")
-    object_ref: ObjectReference = msgspec.field(name="objectRef", default=ObjectReference())
-    response_status: ResponseStatus = msgspec.field(name="responseStatus", default=ResponseStatus())
-    request_object: msgspec.Raw = msgspec.field(name="requestObject", default=msgspec.Raw(b""))
-    response_object: msgspec.Raw = msgspec.field(name="responseObject", default=msgspec.Raw(b""))
-    received_at: datetime = msgspec.field(name="requestReceivedTimestamp")
-    staged_at: datetime = msgspec.field(name="stageTimestamp")
-    annotations: dict[str, str] = {}
-
-    @property
-    def username(self) -> str:
-        """The user that the request counts for: the impersonated one, where there is one."""
-        return (self.impersonated or self.user).username
-
-    @property
-    def committed(self) -> bool:
-        """The server said yes; a write of this record changed something, or nothing was left to change."""
-        return self.stage == "ResponseComplete" and 200 <= self.response_status.code < 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,34 +172,6 @@ class AuditLog:
             return found
 
         return wait_until(look, timeout_s=timeout_s, what=what)
-
-
-def writes(
-    records: Iterable[AuditRecord],
-    *,
-    users: Iterable[str] | None = None,
-    resource: str | None = None,
-    subresource: str | None = None,
-) -> Iterator[AuditRecord]:
-    """Yield the completed writes among ``records``, accepted or refused, in log order.
-
-    Args:
-        records: as ``AuditLog.since`` yields them.
-        users: only of these user names; None for everybody.
-        resource: only on this resource (plural, lower case), subresources included.
-        subresource: only on this subresource; the empty string for the object itself.
-    """
-    wanted = None if users is None else frozenset(users)
-    for record in records:
-        if record.stage != "ResponseComplete" or record.verb not in WRITE_VERBS:
-            continue
-        if wanted is not None and record.username not in wanted:
-            continue
-        if resource is not None and record.object_ref.resource != resource:
-            continue
-        if subresource is not None and record.object_ref.subresource != subresource:
-            continue
-        yield record
 
 
 def _inode(descriptor: int) -> int:

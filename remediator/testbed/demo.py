@@ -10,8 +10,8 @@ from collections.abc import Callable
 from textwrap import wrap
 from typing import Any, Final
 
+from remediator.adapters.audit import writes
 from remediator.errors import PermanentError
-from remediator.testbed.audit import writes
 from remediator.testbed.demo_verdict import evictions_without_taint
 from remediator.testbed.hardware import Reboot
 from remediator.testbed.repair_player import JobEnds

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from remediator.adapters.audit import AuditRecord, writes
 from remediator.model.keys import TAINT_QUARANTINE
-from remediator.testbed.audit import AuditRecord, writes
 from remediator.testbed.stage import USER
 
 _Spell = tuple[AuditRecord, bool]  # a patch of one node's taints, and whether ours stood after it

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 
-from remediator.testbed.audit import AuditRecord, writes
+from remediator.adapters.audit import AuditRecord, writes
 from remediator.testbed.fleet import build_fleet
 from remediator.testbed.machines import next_boot_id
 from remediator.testbed.node_edits import NODES, boot_id_of, is_settled

@@ -16,7 +16,8 @@ from pathlib import Path
 from time import sleep as pause
 from typing import Final
 
-from remediator.testbed.audit import AuditRecord, Mark, writes
+from remediator.adapters.audit import AuditRecord, writes
+from remediator.testbed.audit import Mark
 from remediator.testbed.binaries import Binaries
 from remediator.testbed.components import Options
 from remediator.testbed.pipe import UNASKED_AFTER_S, Link, Pipe

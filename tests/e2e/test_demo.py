@@ -13,10 +13,11 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+from remediator.adapters.audit import AuditRecord, writes
 from remediator.errors import RemediatorError
 from remediator.testbed import processes
 from remediator.testbed.api import Api
-from remediator.testbed.audit import AuditLog, AuditRecord, writes
+from remediator.testbed.audit import AuditLog
 from remediator.testbed.demo_verdict import evictions_without_taint
 from remediator.testbed.stage import RUNS, USER
 from remediator.testbed.waiting import wait_until

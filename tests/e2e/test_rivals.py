@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pytest
 
+from remediator.adapters.audit import AuditRecord, writes
 from remediator.testbed.api import Api, ApiError
-from remediator.testbed.audit import AuditRecord, writes
 from remediator.testbed.repair_player import JobEnds
 from remediator.testbed.stage import NODES, USER, Stage
 from remediator.testbed.waiting import wait_until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remediator.testbed.audit import AuditRecord
+from remediator.adapters.audit import AuditRecord
 from remediator.testbed.repair_player import JobEnds
 from remediator.testbed.stage import LEDGERS, NODES, POLICY, Stage
 from remediator.testbed.waiting import wait_until

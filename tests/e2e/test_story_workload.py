@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from remediator.testbed.audit import AuditRecord
+from remediator.adapters.audit import AuditRecord
 from remediator.testbed.node_objects import LABEL_RACK
 from remediator.testbed.stage import NODES, POLICY, Stage
 from remediator.testbed.waiting import wait_until

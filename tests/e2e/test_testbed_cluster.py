@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from remediator.adapters.audit import writes
 from remediator.testbed.api import Api, ApiError, Json
-from remediator.testbed.audit import writes
 from remediator.testbed.components import Options
 from remediator.testbed.launcher import ControlPlane
 from remediator.testbed.node_edits import lifecycle_taints

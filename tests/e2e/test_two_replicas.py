@@ -16,7 +16,8 @@ from typing import Final
 
 import pytest
 
-from remediator.testbed.audit import AuditRecord, Mark, writes
+from remediator.adapters.audit import AuditRecord, writes
+from remediator.testbed.audit import Mark
 from remediator.testbed.binaries import Binaries
 from remediator.testbed.pipe import Pipe
 from remediator.testbed.replica import Replica

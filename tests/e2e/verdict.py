@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from remediator.testbed.audit import AuditRecord, writes
+from remediator.adapters.audit import AuditRecord, writes
 from remediator.testbed.node_objects import LABEL_POOL, LABEL_RACK, LABEL_ZONE
 from remediator.testbed.stage import GROUP, LEDGERS, NODES, POLICY, RUNS, USER, Stage
 from remediator.testbed.waiting import wait_until

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bench.failover import first_term
-from remediator.testbed.audit import AuditRecord
+from remediator.adapters.audit import AuditRecord
 from tests.unit.bench.test_join import T0, a_record
 
 

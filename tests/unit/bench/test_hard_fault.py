@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bench.hard_fault import PODS, outcome
-from remediator.testbed.audit import AuditRecord
+from remediator.adapters.audit import AuditRecord
 from tests.unit.bench.test_join import QUARANTINE, T0, a_record
 
 NODE, SPARE = "gpu-a-02", "gpu-a-08"

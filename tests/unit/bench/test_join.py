@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bench.join import LATE_S, Trial, join
-from remediator.testbed.audit import AuditRecord, ObjectReference, ResponseStatus, User
+from remediator.adapters.audit import AuditRecord, ObjectReference, ResponseStatus, User
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 OURS, BARE = "ours", "bare"

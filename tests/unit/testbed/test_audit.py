@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from remediator.adapters.audit import AuditRecord, writes
 from remediator.errors import PermanentError
 from remediator.testbed import audit
-from remediator.testbed.audit import AuditLog, writes
+from remediator.testbed.audit import AuditLog
 from remediator.testbed.waiting import WaitExpiredError
 
 OURS = "system:serviceaccount:remediator:remediator"
@@ -169,7 +170,7 @@ def test_wait_for_finds_what_is_there_and_gives_up_in_time(path):
     mark = log.mark()
     append(path, a_line("a"), a_line("b"))
 
-    def wanted(record: audit.AuditRecord) -> bool:
+    def wanted(record: AuditRecord) -> bool:
         return record.audit_id == "b"
 
     assert log.wait_for(wanted, since=mark, timeout_s=0, what="b").audit_id == "b"

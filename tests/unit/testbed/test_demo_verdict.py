@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from remediator.testbed.audit import AuditRecord, ObjectReference, ResponseStatus, User
+from remediator.adapters.audit import AuditRecord, ObjectReference, ResponseStatus, User
 from remediator.testbed.demo_verdict import evictions_without_taint
 from remediator.testbed.stage import USER
 
