@@ -27,15 +27,14 @@ def kept_out(snapshot: Snapshot, name: str) -> KeptOut:
         NotFoundError: no such node, or nothing keeps it out; the message says what to do instead.
     """
     node = find_node(snapshot, name)
-    view = snapshot.scout.view()
-    out = snapshot.scout.out(node, view)
+    out = snapshot.scout.out(node)
     if out is None:
         raise NotFoundError(f"no run keeps {name} out: remediator why {name}")
     if node.taint(TAINT_QUARANTINE) is None:
         raise NotFoundError(f"the quarantine of {name} was lifted: remediator why {name}")
-    last = snapshot.world.ended_runs.get(out.run)
-    home = view.census.home(name)
-    to = destination(out, last, home, view.pools) or home or ""
+    world = snapshot.world
+    last, home = world.ended_runs.get(out.run), world.census.home(name)
+    to = destination(out, last, home, world.pools) or home or ""
     return KeptOut(node=name, run=out.run, playbook=last.spec.playbook.name if last else "", to=to)
 
 

@@ -87,7 +87,7 @@ class Scout:
         playbooks = {playbook.name: playbook for playbook in self._world.playbooks}
         found = [self._from_fault(fault, playbooks, view) for fault in faults]
         for machine, ledger in self._world.caches.ledgers.views().items():
-            found.append(self._manual(machine, ledger, playbooks, view))
+            found.append(self._manual(machine, ledger, playbooks))
         for machine, settled in view.ledgers.items():
             found.append(self._reappeared(machine, settled, playbooks, view))
         return [request for request in found if request is not None]
@@ -116,11 +116,7 @@ class Scout:
         )
 
     def _manual(
-        self,
-        machine: str,
-        ledger: ManagedNode,
-        playbooks: Mapping[str, PlaybookInForce],
-        view: FleetView,
+        self, machine: str, ledger: ManagedNode, playbooks: Mapping[str, PlaybookInForce]
     ) -> Request | None:
         asked = ledger.spec.request
         if asked is UNSET or asked.playbook not in playbooks:
@@ -135,42 +131,37 @@ class Scout:
         if at == answered or self._answered(machine, at):
             return None
         playbook = playbooks[asked.playbook]
-        if not self.may_ask(nodes[0], playbook, view):
+        if not self.may_ask(nodes[0], playbook):
             return None
-        out = self.out(nodes[0], view)
+        out = self.out(nodes[0])
         # Out and without our taint: somebody lifts the quarantine, or the Node is new. That comes first.
         fenced = nodes[0].taint(TAINT_QUARANTINE) is not None
         if (out is not None and not fenced) or (out is None and asked.return_to):
             return None
-        return self.asked(nodes[0], playbook, asked, since, view)
+        return self.asked(nodes[0], playbook, asked, since)
 
-    def out(self, node: NodeView, view: FleetView) -> Out | None:
+    def out(self, node: NodeView) -> Out | None:
         """Why an ended run keeps the node's machine out; None where it does not."""
-        ledger = view.ledgers.get(self._world.machine(node))
-        return ledger.out if ledger is not None and ledger.out is not UNSET else None
+        out = self._world.settled_ledger(self._world.machine(node)).out
+        return out if out is not UNSET else None
 
-    def may_ask(self, node: NodeView, playbook: PlaybookInForce, view: FleetView) -> bool:
+    def may_ask(self, node: NodeView, playbook: PlaybookInForce) -> bool:
         """Not even a person moves a playbook to nodes that it does not select.
 
         A machine that it was carried out on has lost the labels of its pool with the pool.
         """
-        out = self.out(node, view)
+        out = self.out(node)
         last = self._world.ended_runs.get(out.run) if out is not None else None
         carried_out = last is not None and last.spec.playbook.name == playbook.name
         return carried_out or selects(playbook.spec.nodes, node.labels)
 
     def asked(
-        self,
-        node: NodeView,
-        playbook: PlaybookInForce,
-        asked: ManualRequest,
-        since: datetime,
-        view: FleetView,
+        self, node: NodeView, playbook: PlaybookInForce, asked: ManualRequest, since: datetime
     ) -> Request:
         """What a person asks for, on a machine that serves or on one that is out."""
-        out = self.out(node, view)
+        out = self.out(node)
         if out is not None:
-            return self._again(node, playbook, asked, since, out, view)
+            return self._again(node, playbook, asked, since, out)
         found = self._diagnoses.of(node.name)
         fault = (
             next((each for each in found.faults if each.playbook == playbook.name), None) if found else None
@@ -189,17 +180,11 @@ class Scout:
         )
 
     def _again(
-        self,
-        node: NodeView,
-        playbook: PlaybookInForce,
-        asked: ManualRequest,
-        since: datetime,
-        out: Out,
-        view: FleetView,
+        self, node: NodeView, playbook: PlaybookInForce, asked: ManualRequest, since: datetime, out: Out
     ) -> Request:
         """A person asks for a machine that an ended run keeps out."""
         last = self._world.ended_runs.get(out.run)
-        home = view.census.home(node.name)
+        home = self._world.census.home(node.name)
         machine = self._world.machine(node)
         chosen = again.whole(playbook, place_empty=again.place_empty(out, home))
         return Request(
@@ -213,7 +198,7 @@ class Scout:
             evidence=last.spec.evidence if last is not None else (),
             by=asked.by,
             plan_hash=asked.plan_hash,
-            return_to=asked.return_to or again.destination(out, last, home, view.pools),
+            return_to=asked.return_to or again.destination(out, last, home, self._world.pools),
         )
 
     def _answered(self, machine: str, asked_at: str) -> bool:
