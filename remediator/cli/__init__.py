@@ -19,6 +19,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "adopt": "remediator.cli.people:adopt",
         "cancel": "remediator.cli.people:cancel",
+        "chaos": "remediator.cli.chaos:chaos",
         "cleanup": "remediator.cli.cleanup:cleanup",
         "demo": "remediator.cli.demo:demo",
         "doctor": "remediator.cli.doctor:doctor",

@@ -1,0 +1,101 @@
+"""How one controller shows itself in an audit log: its user, its marks, its term, its limits.
+
+A profile is a YAML file. A rule that needs what the profile does not say answers *unknown*.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from remediator.errors import InputError, Problem
+
+SHIPPED: Final = ("plain", "remediator")
+BYTES_MAX: Final = 64 << 10
+
+Key = Annotated[str, Meta(min_length=1, max_length=317)]
+
+
+class Own(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the controller may write on Nodes: its taints, and keys of labels, annotations and taints.
+
+    A key that ends with ``/`` means all keys below it. ``fence`` are the taints behind which it works.
+    """
+
+    fence: tuple[Key, ...] = ()
+    keys: tuple[Key, ...] = ()
+
+
+class Term(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """How a request shows under which leadership it was sent: a pattern of its User-Agent with one group.
+
+    ``resources`` are those whose writes must not go back to an older term, with subresource.
+    """
+
+    user_agent: Annotated[str, Meta(min_length=1, max_length=256)]
+    resources: tuple[Key, ...]
+
+
+class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """``heartbeats`` are resources that are written again and again by design, and are not counted."""
+
+    heartbeats: tuple[Key, ...] = ("leases",)
+    writes_per_object_per_minute: Annotated[int, Meta(ge=1, le=100_000)] = 60
+
+
+class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """One controller. ``peers`` are taints by which others say that a node is theirs to delete."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=63)]
+    user: str = ""
+    own: Own | None = None
+    term: Term | None = None
+    limits: Limits = Limits()
+    peers: tuple[Key, ...] = ()
+
+    def owns(self, key: str) -> bool:
+        """May the controller write this key of a label, annotation or taint on a Node?"""
+        keys = (*self.own.fence, *self.own.keys) if self.own is not None else ()
+        return any(key == each or (each.endswith("/") and key.startswith(each)) for each in keys)
+
+
+def load_profile(name: str) -> Profile:
+    """A shipped profile by its name, or one from a file.
+
+    Raises:
+        InputError: there is none, or a field of it is wrong; the message names file and field.
+    """
+    if name in SHIPPED:
+        return parse_profile((files("remediator.chaos") / "profiles" / f"{name}.yaml").read_bytes(), name)
+    path = Path(name)
+    try:
+        with path.open("rb") as file:
+            text = file.read(BYTES_MAX + 1)
+    except OSError as error:
+        known = f"write one of {', '.join(SHIPPED)}, or a file"
+        raise _wrong(name, 0, "", f"no such profile: {error.strerror or error}", known) from error
+    if len(text) > BYTES_MAX:
+        raise _wrong(name, 0, "", f"over {BYTES_MAX} bytes", "this is no profile")
+    return parse_profile(text, name)
+
+
+def parse_profile(text: bytes, name: str) -> Profile:
+    """Read the YAML text of a profile; ``name`` is for messages."""
+    try:
+        content = YAML(typ="safe", pure=True).load(text.decode())
+        return msgspec.convert(content, Profile)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark is not None else 0
+        raise _wrong(name, line, "", f"no YAML: {error.problem}", "mend the line") from error
+    except (UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise _wrong(name, 0, "", str(error), "see docs/chaos.md for the fields") from error
+
+
+def _wrong(path: str, line: int, field: str, message: str, fix: str) -> InputError:
+    return InputError((Problem(path, line, 0, field, message, fix),))

@@ -1,0 +1,100 @@
+"""What every rule is: a number, a sentence, what it needs, and a look at one request after the other."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import msgspec
+from msgspec import Struct
+
+from remediator.adapters.audit import AuditRecord
+from remediator.chaos.profile import Profile
+from remediator.chaos.world import World
+
+
+class Rule(ABC):
+    """One rule over one log.
+
+    ``judged`` counts requests that the rule applied to and could tell; ``unjudged`` those that it
+    applied to and could not, since the log keeps no body of them or never showed the object before.
+
+    Args:
+        profile: of the controller that is judged.
+        world: as it was before the request at hand.
+    """
+
+    id: ClassVar[str]
+    sentence: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()  # fields of the profile
+
+    def __init__(self, profile: Profile, world: World) -> None:
+        self.profile = profile
+        self.world = world
+        self.judged = 0
+        self.unjudged = 0
+
+    @abstractmethod
+    def see(self, record: AuditRecord) -> str | None:
+        """What is wrong with one completed request of the controller; None: nothing."""
+
+    def tell(self, wrong: str | None) -> str | None:
+        """Count one judged case."""
+        self.judged += 1
+        return wrong
+
+    def can_not_tell(self) -> None:
+        self.unjudged += 1
+
+
+class Preconditions(Struct, frozen=True):
+    uid: str = ""
+
+
+class DeleteOptions(Struct, frozen=True):
+    preconditions: Preconditions = Preconditions()
+
+
+class RequestMeta(Struct, frozen=True, rename="camel"):
+    resource_version: str = ""
+
+
+class RequestTaint(Struct, frozen=True):
+    key: str = ""
+
+
+class RequestSpec(Struct, frozen=True):
+    taints: tuple[RequestTaint, ...] | None = None
+    unschedulable: bool | None = None
+
+
+class Request(Struct, frozen=True, rename="camel"):
+    """The part of any request's body that a rule looks at."""
+
+    metadata: RequestMeta = RequestMeta()
+    spec: RequestSpec | None = None
+    preconditions: Preconditions = Preconditions()
+    delete_options: DeleteOptions = DeleteOptions()
+
+
+_requests = msgspec.json.Decoder(Request)
+
+
+def body_of(record: AuditRecord) -> Request | None:
+    """What was sent; None where the log does not say, or it is no object (a JSON patch)."""
+    body = bytes(record.request_object)
+    if not body:
+        return None
+    try:
+        return _requests.decode(body)
+    except msgspec.MsgspecError:
+        return None
+
+
+def is_eviction(record: AuditRecord) -> bool:
+    return record.object_ref.resource == "pods" and record.object_ref.subresource == "eviction"
+
+
+def is_node_write(record: AuditRecord) -> bool:
+    about = record.object_ref
+    return about.resource == "nodes" and not about.subresource and record.verb in ("update", "patch")

@@ -1,0 +1,118 @@
+"""What is told by requests as they follow each other: terms, repetition, refusals."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict, deque
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import ClassVar, Final
+
+from remediator.adapters.audit import WRITE_VERBS, AuditRecord
+from remediator.chaos.profile import Profile
+from remediator.chaos.rules.rule import Rule
+from remediator.chaos.world import World, shown_by
+
+WINDOW: Final = timedelta(minutes=1)
+OBJECTS_MAX: Final = 100_000
+
+Key = tuple[str, str, str, str]  # resource, subresource, namespace, name
+
+
+def key_of(record: AuditRecord) -> Key:
+    about = record.object_ref
+    return about.resource, about.subresource, about.namespace, about.name
+
+
+def resource_of(record: AuditRecord) -> str:
+    about = record.object_ref
+    return f"{about.resource}/{about.subresource}" if about.subresource else about.resource
+
+
+class TermNeverFalls(Rule):
+    """A lock gives no mutual exclusion; only a term that every write carries does."""
+
+    id: ClassVar = "S13"
+    sentence: ClassVar = "In the order of versions, no write of an older term follows one of a newer."
+    needs: ClassVar = ("term",)
+
+    def __init__(self, profile: Profile, world: World) -> None:
+        super().__init__(profile, world)
+        self._pattern = re.compile(profile.term.user_agent) if profile.term is not None else None
+        self._began: dict[int, int] = {}  # term -> the first version written in it
+
+    def see(self, record: AuditRecord) -> str | None:
+        term, pattern = self.profile.term, self._pattern
+        if term is None or pattern is None or not record.committed or record.verb not in WRITE_VERBS:
+            return None
+        if resource_of(record) not in term.resources:
+            return None
+        found, shown = pattern.search(record.user_agent), shown_by(record)
+        if found is None or shown is None or not shown.metadata.resource_version.isdigit():
+            self.can_not_tell()
+            return None
+        number, version = int(found[1]), int(shown.metadata.resource_version)
+        newer = [each for each, first in self._began.items() if each > number and version > first]
+        self._began[number] = min(version, self._began.get(number, version))
+        return self.tell(f"term {number} wrote after term {max(newer)} had begun" if newer else None)
+
+
+class NoEmptyWrite(Rule):
+    """A write that changes nothing still costs a revision's worth of work, and hides a loop."""
+
+    id: ClassVar = "S22"
+    sentence: ClassVar = "Every accepted write of a Node changes something."
+
+    def see(self, record: AuditRecord) -> str | None:
+        about = record.object_ref
+        if about.resource != "nodes" or about.subresource or not record.committed:
+            return None
+        if record.verb not in ("update", "patch"):
+            return None
+        before, after = self.world.nodes.get(about.name), shown_by(record)
+        if before is None or after is None:
+            self.can_not_tell()
+            return None
+        same = before.object.metadata.resource_version == after.metadata.resource_version
+        return self.tell("the version is as it was before" if same else None)
+
+
+class NoHotLoop(Rule):
+    """What is written over and over is fought over, or misunderstood."""
+
+    id: ClassVar = "S23"
+    sentence: ClassVar = "No object is written more often in a minute than the profile allows."
+
+    def __init__(self, profile: Profile, world: World) -> None:
+        super().__init__(profile, world)
+        self._written: OrderedDict[Key, deque[datetime]] = OrderedDict()
+
+    def see(self, record: AuditRecord) -> str | None:
+        limits = self.profile.limits
+        if record.verb not in WRITE_VERBS or not record.object_ref.name:
+            return None
+        if resource_of(record) in limits.heartbeats:
+            return None
+        key, most = key_of(record), limits.writes_per_object_per_minute
+        times = self._written.setdefault(key, deque())
+        self._written.move_to_end(key)
+        if len(self._written) > OBJECTS_MAX:
+            self._written.popitem(last=False)
+        while times and record.received_at - times[0] > WINDOW:
+            times.popleft()
+        times.append(record.received_at)
+        if len(times) <= most:
+            return self.tell(None)
+        times.clear()  # one finding for each time that the limit is passed
+        return self.tell(f"written {most + 1} times within a minute")
+
+
+class LeastPrivilege(Rule):
+    """What is refused was not meant to be asked, or is missing."""
+
+    id: ClassVar = "S27"
+    sentence: ClassVar = "No request is forbidden: what is asked for is granted beforehand."
+
+    def see(self, record: AuditRecord) -> str | None:
+        forbidden = record.response_status.code == HTTPStatus.FORBIDDEN
+        return self.tell(record.response_status.message[:200] or "forbidden" if forbidden else None)

@@ -1,0 +1,147 @@
+"""Nodes and pods as the log shows them, folded record by record. Bounded by what lives in the cluster.
+
+An object that no record has shown is not known, which is not the same as not being there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from remediator.adapters.audit import AuditRecord
+
+OBJECTS_MAX: Final = 500_000
+MIRROR: Final = "kubernetes.io/config.mirror"
+
+
+class Taint(Struct, frozen=True, gc=False):
+    key: str = ""
+    value: str = ""
+    effect: str = ""
+
+
+class Owner(Struct, frozen=True, gc=False):
+    kind: str = ""
+    controller: bool = False
+
+
+class Meta(Struct, frozen=True, rename="camel"):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    labels: Mapping[str, str] = {}
+    annotations: Mapping[str, str] = {}
+    finalizers: tuple[str, ...] = ()
+    owner_references: tuple[Owner, ...] = ()
+
+
+class Spec(Struct, frozen=True, rename="camel"):
+    taints: tuple[Taint, ...] = ()
+    unschedulable: bool = False
+    provider_id: str = msgspec.field(default="", name="providerID")
+    node_name: str = ""
+
+
+class Object(Struct, frozen=True):
+    """The part of any object that a rule looks at."""
+
+    kind: str = ""
+    metadata: Meta = Meta()
+    spec: Spec = Spec()
+
+
+class NodeState(Struct, frozen=True):
+    """A Node after its last write that had a body; ``cordoned_by`` set it unschedulable last."""
+
+    object: Object
+    cordoned_by: str = ""
+
+
+_objects: Final = msgspec.json.Decoder(Object)
+
+
+class _Target(Struct, frozen=True):
+    name: str = ""
+
+
+class _Binding(Struct, frozen=True):
+    target: _Target = _Target()
+
+
+_bindings: Final = msgspec.json.Decoder(_Binding)
+
+
+def shown_by(record: AuditRecord) -> Object | None:
+    """The object that an accepted write left behind; None where the log has no body of it."""
+    body = bytes(record.response_object)
+    if not body:
+        return None
+    try:
+        return _objects.decode(body)
+    except msgspec.MsgspecError:
+        return None  # another kind's shape: a Status, or a field that is null
+
+
+class World:
+    """What the log has shown so far. Rules look at it before a record is taken in."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, NodeState] = {}
+        self.pods: dict[tuple[str, str], Object] = {}
+        self.homes: dict[tuple[str, str], str] = {}  # pod -> node
+        self.full = False
+
+    def take(self, record: AuditRecord) -> None:
+        """Fold one accepted write in; anything else changes nothing."""
+        about = record.object_ref
+        if not record.committed or is_dry_run(record):
+            return
+        if about.resource == "nodes" and not about.subresource:
+            self._take_node(record)
+        elif about.resource == "pods":
+            self._take_pod(record)
+
+    def _take_node(self, record: AuditRecord) -> None:
+        name = record.object_ref.name
+        if record.verb == "delete":
+            self.nodes.pop(name, None)
+            return
+        found = shown_by(record)
+        if found is None or record.verb not in ("create", "update", "patch"):
+            return
+        before = self.nodes.get(found.metadata.name)
+        by = before.cordoned_by if before is not None else ""
+        if found.spec.unschedulable and (before is None or not before.object.spec.unschedulable):
+            by = record.username
+        if self._room(len(self.nodes)):
+            self.nodes[found.metadata.name] = NodeState(found, by if found.spec.unschedulable else "")
+
+    def _take_pod(self, record: AuditRecord) -> None:
+        about = record.object_ref
+        key = (about.namespace, about.name)
+        if record.verb == "delete" and not about.subresource:
+            self.pods.pop(key, None)
+            self.homes.pop(key, None)
+        elif about.subresource == "binding":
+            body = bytes(record.request_object)
+            if body and self._room(len(self.homes)):
+                self.homes[key] = _bindings.decode(body).target.name
+        elif not about.subresource and record.verb in ("create", "update", "patch"):
+            found = shown_by(record)
+            if found is not None and found.kind == "Pod" and self._room(len(self.pods)):
+                key = (found.metadata.namespace, found.metadata.name)
+                self.pods[key] = found
+                if found.spec.node_name:
+                    self.homes[key] = found.spec.node_name
+
+    def _room(self, size: int) -> bool:
+        self.full = self.full or size >= OBJECTS_MAX
+        return not self.full
+
+
+def is_dry_run(record: AuditRecord) -> bool:
+    return "dryRun=All" in record.request_uri

@@ -1,0 +1,104 @@
+"""``remediator chaos``: judge a controller, ours or any other, by what the API server wrote down of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from remediator.cli import exits
+from remediator.cli.exits import Stop
+
+if TYPE_CHECKING:
+    from remediator.chaos.check import Report
+    from remediator.chaos.profile import Profile
+
+SHOWN_MAX = 5
+
+
+@click.group()
+def chaos() -> None:
+    """Find harm in what a controller has done. Needs no cluster."""
+
+
+@chaos.command()
+@click.option(
+    "--audit-log",
+    "path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Written by the API server; may be gzipped.",
+)
+@click.option(
+    "--profile", "name", default="remediator", show_default=True, help="A shipped one, or a YAML file."
+)
+@click.option("--user", default="", help="The controller's user, where it is not the profile's.")
+@click.option(
+    "--own-key", "keys", multiple=True, help="One more key of Nodes that it may write; KEY/ for a prefix."
+)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form."
+)
+def check(path: Path, name: str, user: str, keys: tuple[str, ...], output: str) -> None:
+    """Judge one controller by an audit log, rule by rule. The log is read once, a line at a time.
+
+    Ends with 13 when a rule is broken. A rule that can't be judged says why, and breaks nothing.
+
+    Example: remediator chaos check --audit-log audit.log --own-key example.com/pool
+    """
+    import msgspec
+
+    from remediator.adapters.audit import read_records
+    from remediator.chaos.check import check as judge
+
+    report = judge(read_records(path), _profile(name, user, keys))
+    if not report.own:
+        seen = f"; there are, for example: {', '.join(report.users[:SHOWN_MAX])}" if report.users else ""
+        raise Stop(f"{path}: no request of {report.user} in {report.records} records{seen}")
+    if output == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+    else:
+        for line in render(report):
+            click.echo(line)
+    sys.exit(exits.CHECK_FAILED if report.broken else exits.OK)
+
+
+def _profile(name: str, user: str, keys: tuple[str, ...]) -> Profile:
+    from msgspec.structs import replace as changed
+
+    from remediator.chaos.profile import Own, load_profile
+
+    profile = load_profile(name)
+    if user:
+        profile = changed(profile, user=user)
+    if not profile.user:
+        raise click.UsageError(f"profile {profile.name} names no user; add --user NAME")
+    if keys:
+        own = profile.own or Own()
+        profile = changed(profile, own=changed(own, keys=(*own.keys, *keys)))
+    return profile
+
+
+def render(report: Report) -> list[str]:
+    """The scoreboard, and below it the records that broke a rule."""
+    lines = [f"{report.profile}: {report.own} of {report.records} records are of {report.user}", ""]
+    for each in report.verdicts:
+        count = f"{each.broken} of {each.judged}" if each.broken else str(each.judged)
+        lines.append(f"{each.rule:<4} {each.answer.upper():<8} {count:>12}  {each.sentence}")
+        if each.why:
+            lines.append(f"{'':<27}{each.why}")
+    for each in report.verdicts:
+        for found in each.findings[:SHOWN_MAX]:
+            lines += [
+                "",
+                f"{each.rule} line {found.line}, {found.at:%Y-%m-%d %H:%M:%S} UTC, audit ID {found.audit_id}",
+            ]
+            lines += [f"  {found.request}", f"  {found.text}"]
+        if each.broken > SHOWN_MAX:
+            lines += [
+                "",
+                f"{each.rule}: {each.broken - SHOWN_MAX} more; -o json has {len(each.findings)} of them",
+            ]
+    return lines
