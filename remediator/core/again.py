@@ -14,11 +14,12 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from remediator.model.ledger import Out
-from remediator.model.playbook import PlaybookInForce, ReturnStep, Step, VerifyStep
+from remediator.model.playbook import PlaybookInForce, QuarantineStep, ReturnStep, Step, VerifyStep
 from remediator.model.pool import ResourcePool
 from remediator.model.remediation import Remediation
 
 RETURN_ROLES: Final = ("Workload", "Buffer")
+_FENCE: Final = Step(id="fence", quarantine=QuarantineStep(value="return"))
 
 
 def whole(playbook: PlaybookInForce, *, place_empty: bool) -> PlaybookInForce:
@@ -31,11 +32,11 @@ def whole(playbook: PlaybookInForce, *, place_empty: bool) -> PlaybookInForce:
 def way_back(playbook: PlaybookInForce) -> PlaybookInForce:
     """Only what proves the machine and gives it back.
 
-    People may have mended it without a reboot, so none is demanded. Where the playbook ends with a
-    hand-off and has no verify or return of its own, the steps' defaults hold.
+    People may have mended it without a reboot, so none is demanded. What the playbook does not have of
+    the three steps, as one that ends with a hand-off, is taken as it is by default.
     """
     steps = playbook.spec.steps
-    fence = tuple(step for step in steps if step.quarantine is not UNSET)
+    fence = tuple(step for step in steps if step.quarantine is not UNSET) or (_FENCE,)
     proof = next((step.verify for step in steps if step.verify is not UNSET), VerifyStep())
     back = next((step.return_ for step in steps if step.return_ is not UNSET), ReturnStep())
     verify = Step(id="verify", verify=replace(proof, boot_changed=False))

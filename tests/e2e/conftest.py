@@ -58,6 +58,7 @@ def shared_stage(
         found.start_controller()
         yield found
         verdict.assert_custody(found)
+        verdict.assert_rules(found)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,7 @@ def shared_full_stage(
         found.start_controller()
         yield found
         verdict.assert_custody(found)
+        verdict.assert_rules(found)
 
 
 @pytest.fixture(scope="module")

@@ -127,6 +127,7 @@ def scene(control_plane_binaries: Binaries, tmp_path_factory: pytest.TempPathFac
     with Stage(directory, control_plane_binaries, workload=workload(), specs=open_fleet()) as stage:
         yield CrashScene(stage)
         verdict.assert_custody(stage)
+        verdict.assert_rules(stage)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,12 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from remediator.adapters.audit import AuditRecord, writes
+from msgspec.structs import replace
+
+from remediator.adapters.audit import AuditRecord, read_records, writes
+from remediator.chaos.check import check
+from remediator.chaos.profile import load_profile
+from remediator.cli.chaos import render
 from remediator.testbed.node_objects import LABEL_POOL, LABEL_RACK, LABEL_ZONE
 from remediator.testbed.stage import GROUP, LEDGERS, NODES, POLICY, RUNS, USER, Stage
 from remediator.testbed.waiting import wait_until
@@ -156,6 +161,17 @@ def assert_custody(stage: Stage) -> None:
         what="everything of ours to have an owner",
         detail=lambda: "; ".join(orphans(stage)),
     )
+
+
+def assert_rules(stage: Stage) -> None:
+    """The rules of docs/chaos.md, on all that the API server wrote down of this stage."""
+    profile = load_profile("remediator")
+    assert profile.own is not None
+    keys = stage.api.get(POLICY)["spec"].get("nodeKeys", ())
+    profile = replace(profile, own=replace(profile.own, keys=(*profile.own.keys, *keys)))
+    report = check(read_records(stage.audit.path), profile)
+    assert report.own
+    assert not report.broken, "\n".join(render(report))
 
 
 def granted(stage: Stage) -> set[str]:

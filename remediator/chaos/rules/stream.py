@@ -16,12 +16,7 @@ from remediator.chaos.world import World, shown_by
 WINDOW: Final = timedelta(minutes=1)
 OBJECTS_MAX: Final = 100_000
 
-Key = tuple[str, str, str, str]  # resource, subresource, namespace, name
-
-
-def key_of(record: AuditRecord) -> Key:
-    about = record.object_ref
-    return about.resource, about.subresource, about.namespace, about.name
+Key = tuple[str, str, str]  # resource, namespace, name
 
 
 def resource_of(record: AuditRecord) -> str:
@@ -93,7 +88,10 @@ class NoHotLoop(Rule):
             return None
         if resource_of(record) in limits.heartbeats:
             return None
-        key, most = key_of(record), limits.writes_per_object_per_minute
+        about, most = record.object_ref, limits.writes_per_object_per_minute
+        key = about.resource, about.namespace, about.name
+        if record.verb == "create" and not about.subresource:
+            self._written.pop(key, None)  # another object of that name
         times = self._written.setdefault(key, deque())
         self._written.move_to_end(key)
         if len(self._written) > OBJECTS_MAX:

@@ -156,6 +156,14 @@ def write_slowly(trace: Trace) -> None:
         trace.write("patch", "remediations", "m-1", subresource="status", left={}, after_s=1.1)
 
 
+def write_one_after_another(trace: Trace) -> None:
+    """Objects of one name that follow each other are not one object that is written over and over."""
+    for _ in range(8):
+        trace.write("create", "remediations", "m-1", left={}, after_s=0.5)
+        for _ in range(10):
+            trace.write("patch", "remediations", "m-1", subresource="status", left={}, after_s=0.5)
+
+
 def renew_the_lease(trace: Trace) -> None:
     write_slowly(trace)
     for _ in range(120):
@@ -200,7 +208,7 @@ CASES: dict[str, tuple[tuple[Play, ...], tuple[Play, ...]]] = {
     ),
     "S13": ((write_of_an_old_term,), (record_of_an_old_term, refused_write_of_an_old_term, write_twice)),
     "S22": ((write_nothing,), (write_twice,)),
-    "S23": ((write_for_ever,), (write_slowly, renew_the_lease)),
+    "S23": ((write_for_ever,), (write_slowly, renew_the_lease, write_one_after_another)),
     "S27": ((ask_without_right,), (lose_a_race,)),
     "S32": ((fence_what_goes,), (fence_what_goes_later,)),
 }

@@ -56,6 +56,11 @@ def test_way_back_of_a_hand_off_has_the_default_proof():
     assert after.spec.steps[1].verify == VerifyStep()
 
 
+def test_way_back_begins_behind_a_fence_whatever_playbook_is_named():
+    """Without one it would need no grant, and nobody's marks would be anybody's."""
+    assert way_back(a_playbook("report")).actions == ("quarantine", "verify", "return")
+
+
 def test_place_is_empty_where_the_machine_is_still_missed():
     assert place_empty(out("train"), "train")
     assert not place_empty(out(""), "train")
