@@ -42,6 +42,32 @@ class Term(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename
     resources: tuple[Key, ...]
 
 
+class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """How a request shows for which piece of work it was sent: a pattern of its User-Agent with one group."""
+
+    user_agent: Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the controller writes which spare is promised to whom: a list in an object of its own.
+
+    ``path`` leads to the list, with dots; ``spare`` and ``holder`` are fields of its items.
+    """
+
+    resource: Key
+    path: Key
+    spare: Key
+    holder: Key
+
+
+class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """At most so many nodes that carry this label may be fenced at once."""
+
+    label: Key
+    value: str
+    most: Annotated[int, Meta(ge=0, le=100_000)]
+
+
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """``heartbeats`` are resources that are written again and again by design, and are not counted."""
 
@@ -56,6 +82,9 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     user: str = ""
     own: Own | None = None
     term: Term | None = None
+    plan: Plan | None = None
+    claims: Claims | None = None
+    budgets: tuple[Budget, ...] = ()
     limits: Limits = Limits()
     peers: tuple[Key, ...] = ()
 

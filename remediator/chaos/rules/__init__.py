@@ -6,10 +6,12 @@ from typing import Final
 
 from remediator.chaos.rules.evictions import BoundByUid, EvictionApiOnly, FenceFirst, RightPod
 from remediator.chaos.rules.nodes import OwnFieldsOnly, PeersRespected, VersionBound
+from remediator.chaos.rules.plans import Explained, LevelBudget, OneSpareOnePlan
 from remediator.chaos.rules.rule import Rule
 from remediator.chaos.rules.stream import LeastPrivilege, NoEmptyWrite, NoHotLoop, TermNeverFalls
 
 RULES: Final[tuple[type[Rule], ...]] = (
+    LevelBudget,
     BoundByUid,
     VersionBound,
     FenceFirst,
@@ -17,8 +19,10 @@ RULES: Final[tuple[type[Rule], ...]] = (
     RightPod,
     OwnFieldsOnly,
     TermNeverFalls,
+    OneSpareOnePlan,
     NoEmptyWrite,
     NoHotLoop,
+    Explained,
     LeastPrivilege,
     PeersRespected,
 )

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from remediator.chaos.check import KEPT_MAX, Verdict, check
-from remediator.chaos.profile import load_profile
+from remediator.chaos.profile import Budget, load_profile
 from remediator.chaos.rules import RULES
 from tests.unit.chaos.trace import FENCE, GOING, NODE, POD, POOL, THEM, Trace, a_node
 
-PROFILE = load_profile("remediator")
+BUDGET = Budget(label="pool", value="train", most=1)
+PROFILE = replace(load_profile("remediator"), budgets=(BUDGET,))
 Play = Callable[[Trace], None]
 
 
@@ -196,7 +198,52 @@ def delete_a_pod(trace: Trace) -> None:
     trace.write("delete", "pods", POD, namespace="work", sent={"preconditions": {"uid": "u"}})
 
 
+def fence_node(trace: Trace, name: str, pool: str, *taints: dict[str, str]) -> None:
+    left = a_node(*taints, cordoned=True, pool=pool)
+    trace.write("patch", "nodes", name, sent={"metadata": {"resourceVersion": "1"}}, left=left)
+
+
+def fence_two(trace: Trace) -> None:
+    fence_node(trace, "gpu-1", "train", FENCE)
+    fence_node(trace, "gpu-2", "train", FENCE)
+
+
+def fence_one_after_another(trace: Trace) -> None:
+    """The first has left the pool, or its fence, before the second goes; the third is of another pool."""
+    fence_node(trace, "gpu-1", "train", FENCE)
+    fence_node(trace, "gpu-1", "repair", FENCE)
+    fence_node(trace, "gpu-2", "train", FENCE)
+    fence_node(trace, "gpu-3", "infer", FENCE)
+    fence_node(trace, "gpu-2", "train", POOL)
+    fence_node(trace, "gpu-4", "train", FENCE)
+    fence_node(trace, "gpu-4", "train", FENCE, POOL)
+
+
+def grant(trace: Trace, *grants: tuple[str, str]) -> None:
+    left = {"status": {"grants": [{"run": run, "spare": spare} for run, spare in grants]}}
+    trace.write("update", "remediationpolicies", "cluster", subresource="status", left=left)
+
+
+def promise_twice(trace: Trace) -> None:
+    grant(trace, ("m-1", "spare-1"), ("m-2", "spare-1"))
+
+
+def promise_each_its_own(trace: Trace) -> None:
+    """Two that have none share nothing, and a spare goes from one hand to the next."""
+    grant(trace, ("m-1", "spare-1"), ("m-2", ""), ("m-3", ""))
+    grant(trace, ("m-2", "spare-1"), ("m-3", "spare-2"))
+
+
+def fence_without_a_word(trace: Trace) -> None:
+    trace.node(POOL)
+    trace.patch(POOL, FENCE)
+    trace.lines[-1]["userAgent"] = "remediator/0.1.0 (term=1)"
+
+
 CASES: dict[str, tuple[tuple[Play, ...], tuple[Play, ...]]] = {
+    "S1": ((fence_two,), (fence_one_after_another,)),
+    "S14": ((promise_twice,), (promise_each_its_own,)),
+    "S24": ((fence_without_a_word,), (evict_behind_the_fence,)),
     "S4": ((delete_by_name, evict_by_name), (delete_by_uid, evict_behind_the_fence)),
     "S5": ((write_unbound,), (fenced, label_unbound)),
     "S7": ((evict_before_the_fence,), (evict_behind_the_fence, evict_what_is_refused)),
@@ -269,9 +316,12 @@ def test_rule_that_the_profile_gives_nothing_for_is_unknown():
     unknown = {each.rule: each.why for each in report.verdicts if each.answer == "unknown"}
 
     assert unknown == {
+        "S1": "the profile lacks own, budgets",
         "S7": "the profile lacks own",
         "S12": "the profile lacks own",
         "S13": "the profile lacks term",
+        "S14": "the profile lacks claims",
+        "S24": "the profile lacks own, plan",
         "S32": "the profile lacks own",
     }
 

@@ -1,0 +1,112 @@
+"""What a controller has promised itself: budgets, spares, and a reason for everything it does."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+import msgspec
+
+from remediator.adapters.audit import AuditRecord
+from remediator.chaos.profile import Budget, Profile
+from remediator.chaos.rules.rule import Rule, body_of, is_eviction, is_node_write
+from remediator.chaos.rules.stream import resource_of
+from remediator.chaos.world import Object, World, shown_by
+
+
+class LevelBudget(Rule):
+    """One wrong sweep stops the cluster."""
+
+    id: ClassVar = "S1"
+    sentence: ClassVar = "No write fences more nodes of a pool at once than its budget."
+    needs: ClassVar = ("own", "budgets")
+
+    def see(self, record: AuditRecord) -> str | None:
+        if not is_node_write(record) or not record.committed:
+            return None
+        after, before = shown_by(record), self.world.nodes.get(record.object_ref.name)
+        if after is None:
+            self.can_not_tell()
+            return None
+        if not self._fenced(after) or (before is not None and self._fenced(before.object)):
+            return None
+        return self.tell(next(filter(None, (self._over(each, after) for each in self.profile.budgets)), None))
+
+    def _over(self, budget: Budget, after: Object) -> str | None:
+        if after.metadata.labels.get(budget.label) != budget.value:
+            return None
+        names = {
+            name
+            for name, state in self.world.nodes.items()
+            if self._fenced(state.object) and state.object.metadata.labels.get(budget.label) == budget.value
+        } | {after.metadata.name}
+        if len(names) <= budget.most:
+            return None
+        return f"{len(names)} nodes of {budget.label}={budget.value} are fenced, {budget.most} may be"
+
+    def _fenced(self, node: Object) -> bool:
+        own = self.profile.own
+        return own is not None and any(taint.key in own.fence for taint in node.spec.taints)
+
+
+class OneSpareOnePlan(Rule):
+    """A spare that is promised twice leaves one of two places empty."""
+
+    id: ClassVar = "S14"
+    sentence: ClassVar = "No spare is promised to two at once."
+    needs: ClassVar = ("claims",)
+
+    def see(self, record: AuditRecord) -> str | None:
+        claims = self.profile.claims
+        if claims is None or not record.committed or resource_of(record) != claims.resource:
+            return None
+        if record.verb not in ("create", "update", "patch"):
+            return None
+        shown = _content(record)
+        if shown is None:
+            self.can_not_tell()
+            return None
+        held: dict[str, str] = {}
+        for item in _list_at(shown, claims.path):
+            spare, holder = str(item.get(claims.spare) or ""), str(item.get(claims.holder) or "")
+            if spare and held.setdefault(spare, holder) != holder:
+                return self.tell(f"{spare} is promised to {held[spare]} and to {holder}")
+        return self.tell(None)
+
+
+def _content(record: AuditRecord) -> Any:
+    """The whole object that a write left behind; None where the log does not have it."""
+    try:
+        return msgspec.json.decode(bytes(record.response_object))
+    except msgspec.MsgspecError:
+        return None
+
+
+def _list_at(found: Any, path: str) -> list[dict[str, Any]]:
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+class Explained(Rule):
+    """Who is woken at night asks why, and by what."""
+
+    id: ClassVar = "S24"
+    sentence: ClassVar = "Every fence and every eviction names the piece of work that it belongs to."
+    needs: ClassVar = ("own", "plan")
+
+    def __init__(self, profile: Profile, world: World) -> None:
+        super().__init__(profile, world)
+        self._pattern = re.compile(profile.plan.user_agent) if profile.plan is not None else None
+
+    def see(self, record: AuditRecord) -> str | None:
+        if self._pattern is None or not (is_eviction(record) or self._fences(record)):
+            return None
+        named = self._pattern.search(record.user_agent) is not None
+        return self.tell(None if named else f"its User-Agent names no work: {record.user_agent[:120]}")
+
+    def _fences(self, record: AuditRecord) -> bool:
+        body = body_of(record) if is_node_write(record) else None
+        taints = body.spec.taints or () if body is not None and body.spec is not None else ()
+        own = self.profile.own
+        return own is not None and any(taint.key in own.fence for taint in taints)
