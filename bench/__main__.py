@@ -19,6 +19,7 @@ import click
 
 from bench import (
     burst,
+    chaos_check,
     condition_to_taint,
     failover,
     hard_fault,
@@ -87,6 +88,7 @@ FIGURES: Final[Mapping[str, Figure]] = MappingProxyType(
         ),
         "scrape": Figure("Exporter pages of eight GPUs fetched and read.", scrape.measure),
         "watch_ingest": Figure("Watch events of 20 KB nodes: decode, keep, diagnose.", watch_ingest.measure),
+        "chaos_check": Figure("Audit records judged by all rules of chaos check.", chaos_check.measure),
         "memory": Figure("Resident memory of the controller.", memory.measure, large=True),
         "failover": Figure(
             "Time without a leader, after a crash and after a clean end.", failover.measure, large=True
