@@ -22,7 +22,7 @@ class BoundByUid(Rule):
         if body is None:
             if record.verb == "delete" and record.level == "RequestResponse":
                 return self.tell("a deletion without a body: by name alone")
-            self.can_not_tell()
+            self.can_not_tell(record)
             return None
         options = body.delete_options if is_eviction(record) else body
         return self.tell(None if options.preconditions.uid else "no uid in its preconditions")
@@ -41,7 +41,7 @@ class FenceFirst(Rule):
         node = self.world.homes.get((record.object_ref.namespace, record.object_ref.name), "")
         state = self.world.nodes.get(node)
         if state is None or self.profile.own is None:
-            self.can_not_tell()
+            self.can_not_tell(record)
             return None
         fenced = any(taint.key in self.profile.own.fence for taint in state.object.spec.taints)
         return self.tell(None if fenced else f"evicted from {node}, which carries no taint of ours")
@@ -73,7 +73,7 @@ class RightPod(Rule):
             return None
         pod = self.world.pods.get((record.object_ref.namespace, record.object_ref.name))
         if pod is None:
-            self.can_not_tell()
+            self.can_not_tell(record)
             return None
         owner = next((each.kind for each in pod.metadata.owner_references if each.controller), "")
         if owner == "DaemonSet":

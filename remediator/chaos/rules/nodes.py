@@ -21,7 +21,7 @@ class VersionBound(Rule):
             return None
         body = body_of(record)
         if body is None:
-            self.can_not_tell()
+            self.can_not_tell(record)
             return None
         spec = body.spec
         if spec is None or (spec.taints is None and spec.unschedulable is None):
@@ -41,7 +41,7 @@ class OwnFieldsOnly(Rule):
             return None
         before, after = self.world.nodes.get(record.object_ref.name), shown_by(record)
         if before is None or after is None:
-            self.can_not_tell()
+            self.can_not_tell(record)
             return None
         foreign = [each for each in _changes(before.object, after) if not self._may(each)]
         if _lifts_foreign_cordon(before, after, self.profile.user):
@@ -88,7 +88,7 @@ class PeersRespected(Rule):
             return None
         state = self.world.nodes.get(node)
         if state is None:
-            self.can_not_tell()
+            self.can_not_tell(record)
             return None
         taken = [taint.key for taint in state.object.spec.taints if taint.key in self.profile.peers]
         return self.tell(f"{node} carries {taken[0]}" if taken else None)

@@ -26,7 +26,7 @@ class LevelBudget(Rule):
             return None
         after, before = shown_by(record), self.world.nodes.get(record.object_ref.name)
         if after is None:
-            self.can_not_tell()
+            self.can_not_tell(record)
             return None
         if not self._fenced(after) or (before is not None and self._fenced(before.object)):
             return None
@@ -64,7 +64,7 @@ class OneSpareOnePlan(Rule):
             return None
         shown = _content(record)
         if shown is None:
-            self.can_not_tell()
+            self.can_not_tell(record)
             return None
         held: dict[str, str] = {}
         for item in _list_at(shown, claims.path):

@@ -43,8 +43,9 @@ class Rule(ABC):
         self.judged += 1
         return wrong
 
-    def can_not_tell(self) -> None:
-        self.unjudged += 1
+    def can_not_tell(self, record: AuditRecord) -> None:
+        """Count a case without a body. What was refused has done nothing, and often was not even read."""
+        self.unjudged += record.committed
 
 
 class Preconditions(Struct, frozen=True):

@@ -44,7 +44,7 @@ class TermNeverFalls(Rule):
             return None
         found, shown = pattern.search(record.user_agent), shown_by(record)
         if found is None or shown is None or not shown.metadata.resource_version.isdigit():
-            self.can_not_tell()
+            self.can_not_tell(record)
             return None
         number, version = int(found[1]), int(shown.metadata.resource_version)
         newer = [each for each, first in self._began.items() if each > number and version > first]
@@ -66,7 +66,7 @@ class NoEmptyWrite(Rule):
             return None
         before, after = self.world.nodes.get(about.name), shown_by(record)
         if before is None or after is None:
-            self.can_not_tell()
+            self.can_not_tell(record)
             return None
         same = before.object.metadata.resource_version == after.metadata.resource_version
         return self.tell("the version is as it was before" if same else None)

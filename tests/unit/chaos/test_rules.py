@@ -303,6 +303,15 @@ def test_rule_can_not_judge_what_the_log_does_not_say(rule):
     assert "1 of 1 requests can't be judged" in found.why
 
 
+def test_refused_request_without_a_body_is_no_case():
+    """The server said no before it had read what was asked."""
+    trace = Trace()
+    trace.node(POOL)
+    trace.patch(POOL, FENCE, level="Metadata", code=403)
+
+    assert verdict(trace, "S5").answer == "no case"
+
+
 def test_rule_can_not_judge_what_was_there_before_the_log():
     trace = Trace()
     trace.patch(POOL, FENCE)
