@@ -176,6 +176,12 @@ def ask_without_right(trace: Trace) -> None:
     trace.write("list", "secrets", "", code=403)
 
 
+def run_into_the_fence(trace: Trace) -> None:
+    """An admission policy did what it is there for."""
+    trace.evict(code=403)
+    trace.lines[-1]["annotations"] = {"authorization.k8s.io/decision": "allow"}
+
+
 def lose_a_race(trace: Trace) -> None:
     trace.node(POOL)
     trace.patch(POOL, FENCE, code=409)
@@ -256,7 +262,7 @@ CASES: dict[str, tuple[tuple[Play, ...], tuple[Play, ...]]] = {
     "S13": ((write_of_an_old_term,), (record_of_an_old_term, refused_write_of_an_old_term, write_twice)),
     "S22": ((write_nothing,), (write_twice,)),
     "S23": ((write_for_ever,), (write_slowly, renew_the_lease, write_one_after_another)),
-    "S27": ((ask_without_right,), (lose_a_race,)),
+    "S27": ((ask_without_right,), (lose_a_race, run_into_the_fence)),
     "S32": ((fence_what_goes,), (fence_what_goes_later,)),
 }
 
