@@ -14,7 +14,6 @@ from remediator.model.keys import TAINT_QUARANTINE
 class KeptOut(Struct, frozen=True):
     """A machine that an ended run keeps out; ``to`` names the pool that it goes to by itself."""
 
-    node: str
     run: str
     playbook: str
     to: str
@@ -35,7 +34,7 @@ def kept_out(snapshot: Snapshot, name: str) -> KeptOut:
     world = snapshot.world
     last, home = world.ended_runs.get(out.run), world.census.home(name)
     to = destination(out, last, home, world.pools) or home or ""
-    return KeptOut(node=name, run=out.run, playbook=last.spec.playbook.name if last else "", to=to)
+    return KeptOut(run=out.run, playbook=last.spec.playbook.name if last else "", to=to)
 
 
 def find_destination(snapshot: Snapshot, name: str) -> str:

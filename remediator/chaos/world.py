@@ -6,7 +6,7 @@ An object that no record has shown is not known, which is not the same as not be
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -15,6 +15,8 @@ from remediator.adapters.audit import AuditRecord
 
 OBJECTS_MAX: Final = 500_000
 MIRROR: Final = "kubernetes.io/config.mirror"
+
+K = TypeVar("K")
 
 
 class Taint(Struct, frozen=True, gc=False):
@@ -87,13 +89,16 @@ def shown_by(record: AuditRecord) -> Object | None:
 
 
 class World:
-    """What the log has shown so far. Rules look at it before a record is taken in."""
+    """What the log has shown so far. Rules look at it before a record is taken in.
 
-    def __init__(self) -> None:
+    Beyond ``objects_max`` of a kind new ones stay unknown.
+    """
+
+    def __init__(self, objects_max: int = OBJECTS_MAX) -> None:
+        self._objects_max = objects_max
         self.nodes: dict[str, NodeState] = {}
         self.pods: dict[tuple[str, str], Object] = {}
         self.homes: dict[tuple[str, str], str] = {}  # pod -> node
-        self.full = False
 
     def take(self, record: AuditRecord) -> None:
         """Fold one accepted write in; anything else changes nothing."""
@@ -117,7 +122,7 @@ class World:
         by = before.cordoned_by if before is not None else ""
         if found.spec.unschedulable and (before is None or not before.object.spec.unschedulable):
             by = record.username
-        if self._room(len(self.nodes)):
+        if self._room(self.nodes, found.metadata.name):
             self.nodes[found.metadata.name] = NodeState(found, by if found.spec.unschedulable else "")
 
     def _take_pod(self, record: AuditRecord) -> None:
@@ -128,19 +133,21 @@ class World:
             self.homes.pop(key, None)
         elif about.subresource == "binding":
             body = bytes(record.request_object)
-            if body and self._room(len(self.homes)):
+            if body and self._room(self.homes, key):
                 self.homes[key] = _bindings.decode(body).target.name
         elif not about.subresource and record.verb in ("create", "update", "patch"):
             found = shown_by(record)
-            if found is not None and found.kind == "Pod" and self._room(len(self.pods)):
-                key = (found.metadata.namespace, found.metadata.name)
+            if found is None or found.kind != "Pod":
+                return
+            key = (found.metadata.namespace, found.metadata.name)
+            if self._room(self.pods, key):
                 self.pods[key] = found
                 if found.spec.node_name:
                     self.homes[key] = found.spec.node_name
 
-    def _room(self, size: int) -> bool:
-        self.full = self.full or size >= OBJECTS_MAX
-        return not self.full
+    def _room(self, known: Mapping[K, object], key: K) -> bool:
+        """May this object be taken in? One that is known already must not grow old."""
+        return key in known or len(known) < self._objects_max
 
 
 def is_dry_run(record: AuditRecord) -> bool:

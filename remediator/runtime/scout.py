@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from remediator.core import again, coverage
 from remediator.core.account import run_state
@@ -161,44 +162,47 @@ class Scout:
         """What a person asks for, on a machine that serves or on one that is out."""
         out = self.out(node)
         if out is not None:
-            return self._again(node, playbook, asked, since, out)
-        found = self._diagnoses.of(node.name)
-        fault = (
-            next((each for each in found.faults if each.playbook == playbook.name), None) if found else None
-        )
+            found = self._again(node, playbook, out, "Return", since)
+            if asked.return_to:
+                found = replace(found, playbook=again.way_back(playbook), return_to=asked.return_to)
+            return replace(found, by=asked.by, plan_hash=asked.plan_hash)
+        machine, diagnosis = self._world.machine(node), self._diagnoses.of(node.name)
+        faults = diagnosis.faults if diagnosis is not None else ()
+        fault = next((each for each in faults if each.playbook == playbook.name), None)
         return Request(
-            machine=self._world.machine(node),
+            machine=machine,
             node=node,
             playbook=playbook,
             trigger="Manual",
             fault_class=fault.fault_class if fault is not None else playbook.spec.fault_class,
             since=since,
-            number=self._world.next_number(self._world.machine(node)),
+            number=self._world.next_number(machine),
             evidence=fault.evidence if fault is not None else (),
             by=asked.by,
             plan_hash=asked.plan_hash,
         )
 
     def _again(
-        self, node: NodeView, playbook: PlaybookInForce, asked: ManualRequest, since: datetime, out: Out
+        self,
+        node: NodeView,
+        playbook: PlaybookInForce,
+        out: Out,
+        trigger: Literal["Return", "Reappeared"],
+        since: datetime,
     ) -> Request:
-        """A person asks for a machine that an ended run keeps out."""
-        last = self._world.ended_runs.get(out.run)
-        home = self._world.census.home(node.name)
-        machine = self._world.machine(node)
-        chosen = again.whole(playbook, place_empty=again.place_empty(out, home))
+        """The whole playbook once more, on a machine that an ended run keeps out."""
+        world, machine = self._world, self._world.machine(node)
+        last, home = world.ended_runs.get(out.run), world.census.home(node.name)
         return Request(
             machine=machine,
             node=node,
-            playbook=again.way_back(playbook) if asked.return_to else chosen,
-            trigger="Return",
+            playbook=again.whole(playbook, place_empty=again.place_empty(out, home)),
+            trigger=trigger,
             fault_class=out.fault_class,
             since=since,
-            number=self._world.next_number(machine),
+            number=world.next_number(machine),
             evidence=last.spec.evidence if last is not None else (),
-            by=asked.by,
-            plan_hash=asked.plan_hash,
-            return_to=asked.return_to or again.destination(out, last, home, self._world.pools),
+            return_to=again.destination(out, last, home, world.pools),
         )
 
     def _answered(self, machine: str, asked_at: str) -> bool:
@@ -231,18 +235,8 @@ class Scout:
             return None
         if any(run.spec.machine == machine for run in view.runs.values()):
             return None
-        home = view.census.home(nodes[0].name)
-        return Request(
-            machine=machine,
-            node=nodes[0],
-            playbook=again.whole(playbook, place_empty=again.place_empty(ledger.out, home)),
-            trigger="Reappeared",
-            fault_class=ledger.out.fault_class,
-            since=read_instant(ledger.out.since) or view.now,
-            number=self._world.next_number(machine),
-            evidence=last.spec.evidence if last is not None else (),
-            return_to=again.destination(ledger.out, last, home, view.pools),
-        )
+        since = read_instant(ledger.out.since) or view.now
+        return self._again(nodes[0], playbook, ledger.out, "Reappeared", since)
 
     def _audited(self) -> frozenset[tuple[str, str]]:
         """(machine, class) pairs that Audit or a report has recorded and that have not cleared since."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import socket
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,45 +11,21 @@ import pytest
 from remediator.errors import PermanentError
 from remediator.ports import Lane
 from remediator.testbed.binaries import Binaries
-from remediator.testbed.certificates import Authority, write_private
-from remediator.testbed.components import Options
 from remediator.testbed.launcher import ControlPlane
 from remediator.testbed.waiting import wait_until
 from tests.contract.loopback import connect
 from tests.contract.transport_calls import get
+from tests.rotation import NAME, answering, presents, sign
 from tests.unit.adapters.kube.kubeconfigs import kubeconfig
 
-NAME = "api.rotated.test"  # answered with the certificate below; the other components go on with theirs
-
 pytestmark = [pytest.mark.asyncio, pytest.mark.real_server]
-
-
-def sign(folder: Path, authority: str) -> None:
-    """A new authority, and the server's certificate by it, where the API server looks for that."""
-    (folder / authority).mkdir(exist_ok=True)
-    pair = Authority.create(folder / authority).serving("api", hosts=[NAME])
-    write_private(folder / "sni.key", pair.key)
-    write_private(folder / "sni.crt", pair.certificate)
 
 
 @pytest.fixture
 def rotating(control_plane_binaries: Binaries, tmp_path: Path) -> Iterator[ControlPlane]:
     sign(tmp_path, "first")
-    flag = f"--tls-sni-cert-key={tmp_path / 'sni.crt'},{tmp_path / 'sni.key'}:{NAME}"
-    options = Options(extra={"kube-apiserver": (flag,)})
-    with ControlPlane(tmp_path / "plane", control_plane_binaries, options) as started:
+    with ControlPlane(tmp_path / "plane", control_plane_binaries, answering(tmp_path)) as started:
         yield started
-
-
-def presents(plane: ControlPlane, authority: Path) -> bool:
-    """Does the server's certificate under that name verify against this authority?"""
-    context = ssl.create_default_context(cafile=str(authority))
-    with socket.create_connection(("127.0.0.1", plane.layout.api), timeout=5) as raw:
-        try:
-            context.wrap_socket(raw, server_hostname=NAME).close()
-        except ssl.SSLCertVerificationError:
-            return False
-    return True
 
 
 @pytest.mark.timeout(180)
@@ -70,9 +44,8 @@ async def test_rotated_authority_is_believed_without_a_restart(rotating: Control
     async with connect(path) as transport:
         assert (await get(transport)).status == 200
 
-        sign(tmp_path, "second")
-        new = tmp_path / "second" / "ca.crt"
-        wait_until(lambda: presents(rotating, new), timeout_s=90, what="the API server to take the new pair")
+        new, port = sign(tmp_path, "second"), rotating.layout.api
+        wait_until(lambda: presents(port, new), timeout_s=90, what="the API server to take the new pair")
         assert (await get(transport)).status == 200, "what is open goes on"
         with pytest.raises(PermanentError, match="does not verify"):
             await get(transport, lane=Lane.URGENT)  # a connection of its own

@@ -6,8 +6,6 @@ nothing is done then, and it goes on without having been restarted.
 
 from __future__ import annotations
 
-import socket
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,15 +13,13 @@ import pytest
 from msgspec.structs import replace
 
 from remediator.testbed.binaries import Binaries
-from remediator.testbed.certificates import Authority, write_private
-from remediator.testbed.components import Options
 from remediator.testbed.hardware import Reboot
 from remediator.testbed.kubeconfig import Access
 from remediator.testbed.stage import ACCOUNT, NAMESPACE
 from remediator.testbed.tokens import TokenMint
 from tests.e2e.stress_scene import VICTIMS, Story, StressScene, assert_calm, assert_no_harm, open_scene
+from tests.rotation import NAME, answering, presents, sign
 
-NAME = "api.rotated.test"  # answered with the certificate below; the other components go on with theirs
 LIFE_S = 600.0
 DISTRUST_S = 5.0  # shorter than the Lease
 
@@ -31,27 +27,16 @@ DISTRUST_S = 5.0  # shorter than the Lease
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("authorities")
-    sign(folder, "first")
-    (folder / "ca.crt").write_bytes((folder / "first" / "ca.crt").read_bytes())
+    (folder / "ca.crt").write_bytes(sign(folder, "first").read_bytes())
     return folder
-
-
-def sign(folder: Path, authority: str) -> None:
-    """A new authority, and the server's certificate by it, where the API server looks for that."""
-    (folder / authority).mkdir()
-    pair = Authority.create(folder / authority).serving("api", hosts=[NAME])
-    write_private(folder / "sni.key", pair.key)
-    write_private(folder / "sni.crt", pair.certificate)
 
 
 @pytest.fixture(scope="module")
 def scene(
     control_plane_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory, pki: Path
 ) -> Iterator[StressScene]:
-    flag = f"--tls-sni-cert-key={pki / 'sni.crt'},{pki / 'sni.key'}:{NAME}"
-    options = Options(extra={"kube-apiserver": (flag,)})
     folder = tmp_path_factory.mktemp("authority") / "stage"
-    with open_scene(control_plane_binaries, folder, options) as opened:
+    with open_scene(control_plane_binaries, folder, answering(pki)) as opened:
         yield opened
 
 
@@ -65,17 +50,6 @@ def slow_machines(scene: StressScene) -> None:
     """Machines that take half a minute to begin to reboot, so that runs last."""
     for victim in VICTIMS:
         scene.stage.player.plan(victim, Reboot(late_s=30.0))
-
-
-def presents(scene: StressScene, authority: Path) -> bool:
-    """Does the server's certificate under that name verify against this authority?"""
-    context = ssl.create_default_context(cafile=str(authority))
-    with socket.create_connection(("127.0.0.1", scene.stage.cluster.layout.api), timeout=5) as raw:
-        try:
-            context.wrap_socket(raw, server_hostname=NAME).close()
-        except ssl.SSLCertVerificationError:
-            return False
-    return True
 
 
 @pytest.mark.timeout(300)
@@ -94,9 +68,8 @@ def test_authority_that_is_rotated_in_mid_run_costs_time_and_nothing_else(
     scene.begin(access=by_file)
     scene.inject()
     scene.wait_for("fence")
-    sign(pki, "second")
-    new = pki / "second" / "ca.crt"
-    scene.wait_until(lambda: presents(scene, new), "the API server to take the new pair", 90.0)
+    new, port = sign(pki, "second"), scene.stage.cluster.layout.api
+    scene.wait_until(lambda: presents(port, new), "the API server to take the new pair", 90.0)
     before = len(scene.node_writes())
     assert scene.pipe.cut() > 0
     scene.watch_over(DISTRUST_S)

@@ -342,8 +342,10 @@ class Reflector(Generic[T]):
             store.put(change.key, change.version, self._refined(change.key, change.view, line))
 
     def _refined(self, key: str, view: T, line: bytes) -> T:
-        before = self.store.get(key) if self._refine is not None else None
-        return view if self._refine is None or before is None else self._refine(before, view, line)
+        if self._refine is None:
+            return view
+        before = self.store.get(key)
+        return view if before is None else self._refine(before, view, line)
 
     async def _read(self, line: bytes) -> Change[T] | Bookmark:
         """Decode one line, letting others run every few lines: a full buffer never waits itself."""

@@ -57,6 +57,8 @@ def note_rewrite(before: NodeView, after: NodeView, line: bytes) -> NodeView:
         after: the Node as this line shows it.
         line: of a live watch; a list tells of no single write.
     """
+    if before.taints == after.taints and before.rewrite is None:
+        return after  # nearly every line: a heartbeat
     if before.uid != after.uid or after.taint(TAINT_QUARANTINE) is not None:
         return after
     if before.taint(TAINT_QUARANTINE) is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from remediator.adapters.audit import AuditRecord
-from remediator.chaos.rules.rule import Rule, body_of, is_eviction, is_node_write
+from remediator.chaos.rules.rule import Rule, body_of, fences_in, is_eviction, is_node_write
 from remediator.chaos.world import NodeState, Object, shown_by
 
 
@@ -99,9 +99,6 @@ class PeersRespected(Rule):
             return None
         if is_eviction(record):
             return self.world.homes.get((record.object_ref.namespace, record.object_ref.name), "")
-        body = body_of(record) if is_node_write(record) else None
-        taints = body.spec.taints or () if body is not None and body.spec is not None else ()
         before = self.world.nodes.get(record.object_ref.name)
         had = {taint.key for taint in before.object.spec.taints} if before is not None else set()
-        fence = set(self.profile.own.fence) - had
-        return record.object_ref.name if fence & {taint.key for taint in taints} else None
+        return record.object_ref.name if fences_in(record, self.profile.own) - had else None

@@ -9,7 +9,7 @@ import msgspec
 
 from remediator.adapters.audit import AuditRecord
 from remediator.chaos.profile import Budget, Profile
-from remediator.chaos.rules.rule import Rule, body_of, is_eviction, is_node_write
+from remediator.chaos.rules.rule import Rule, fences_in, is_eviction, is_node_write
 from remediator.chaos.rules.stream import resource_of
 from remediator.chaos.world import Object, World, shown_by
 
@@ -100,13 +100,7 @@ class Explained(Rule):
         self._pattern = re.compile(profile.plan.user_agent) if profile.plan is not None else None
 
     def see(self, record: AuditRecord) -> str | None:
-        if self._pattern is None or not (is_eviction(record) or self._fences(record)):
+        if self._pattern is None or not (is_eviction(record) or fences_in(record, self.profile.own)):
             return None
         named = self._pattern.search(record.user_agent) is not None
         return self.tell(None if named else f"its User-Agent names no work: {record.user_agent[:120]}")
-
-    def _fences(self, record: AuditRecord) -> bool:
-        body = body_of(record) if is_node_write(record) else None
-        taints = body.spec.taints or () if body is not None and body.spec is not None else ()
-        own = self.profile.own
-        return own is not None and any(taint.key in own.fence for taint in taints)

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from remediator.adapters.audit import AuditRecord
-from remediator.chaos.profile import Profile
+from remediator.chaos.profile import Own, Profile
 from remediator.chaos.world import World
 
 
@@ -94,6 +94,14 @@ def body_of(record: AuditRecord) -> Request | None:
 
 def is_eviction(record: AuditRecord) -> bool:
     return record.object_ref.resource == "pods" and record.object_ref.subresource == "eviction"
+
+
+def fences_in(record: AuditRecord, own: Own | None) -> frozenset[str]:
+    """Taints of the controller's own that this write of a Node asks for."""
+    body = body_of(record) if own is not None and is_node_write(record) else None
+    if own is None or body is None or body.spec is None:
+        return frozenset()
+    return frozenset(taint.key for taint in body.spec.taints or ()).intersection(own.fence)
 
 
 def is_node_write(record: AuditRecord) -> bool:

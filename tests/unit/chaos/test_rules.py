@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from remediator.chaos.check import KEPT_MAX, Verdict, check
 from remediator.chaos.profile import Budget, load_profile
 from remediator.chaos.rules import RULES
+from remediator.chaos.world import World
 from tests.unit.chaos.trace import FENCE, GOING, NODE, POD, POOL, THEM, Trace, a_node
 
 BUDGET = Budget(label="pool", value="train", most=1)
@@ -348,6 +349,19 @@ def test_dry_run_is_no_deed():
     trace.evict(dry_run=True)
 
     assert verdict(trace, "S7").answer == "no case"
+
+
+def test_full_world_knows_no_more_objects_and_keeps_those_that_it_knows_current():
+    """Judging by how an object once was would find harm where there is none."""
+    trace, world = Trace(), World(objects_max=1)
+    fence_node(trace, "gpu-1", "train", FENCE)
+    fence_node(trace, "gpu-2", "train", FENCE)
+    fence_node(trace, "gpu-1", "train", POOL)
+    for each in trace.records():
+        world.take(each.record)
+
+    assert list(world.nodes) == ["gpu-1"]
+    assert [taint.key for taint in world.nodes["gpu-1"].object.spec.taints] == [POOL["key"]]
 
 
 def test_findings_are_counted_and_a_bounded_number_is_kept():
