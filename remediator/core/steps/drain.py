@@ -22,7 +22,7 @@ from remediator.model.words import how_many
 
 POLL_S: Final = 1.0
 UNREADABLE_S: Final = 60.0
-EVICTIONS_PER_PASS_MAX: Final = 20
+EVICTIONS_PER_PASS_MAX: Final = 50  # more than leave a GPU node; a busy server is asked no further than that
 _QOS_ORDER: Final = {"BestEffort": 0, "Burstable": 1, "Guaranteed": 2}
 _CRITICAL: Final = ("system-node-critical", "system-cluster-critical")
 POD_ANNOTATIONS: Final = frozenset({TOLERATES_PREEMPTION})
@@ -32,7 +32,7 @@ def decide_drain(view: RunView, step: DrainStep, status: StepStatus) -> Decision
     """Say what to do next to empty one node.
 
     Returns:
-        ``Act`` with at most 20 evictions of the lowest band (priority, then QoS), ordered by
+        ``Act`` with at most 50 evictions of the lowest band (priority, then QoS), ordered by
         (namespace, name); ``Wait`` while pods terminate, are refused or protected; ``Done`` when
         a consistent LIST begun after our taint shows none that must leave; ``GiveUp`` as Held
         from the deadline on. While the kubelet is silent, what ``silence.decide_silent`` says.
