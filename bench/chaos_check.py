@@ -13,8 +13,10 @@ from typing import Final
 
 from bench.context import Context
 from bench.results import Finding, a_series, at_least, at_most
+from remediator.fleet.workloads import (
+    Workload,
+)
 from remediator.testbed.stage import Stage
-from remediator.testbed.workloads import Workload
 
 VICTIM: Final = "gpu-a-02"
 BYTES: Final = 256 << 20

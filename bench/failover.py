@@ -16,7 +16,9 @@ import msgspec
 from bench.context import Context
 from bench.results import Finding, a_series, at_most
 from remediator.adapters.audit import AuditRecord, writes
-from remediator.testbed.fleet import build_fleet
+from remediator.fleet.layout import (
+    build_fleet,
+)
 from remediator.testbed.replica import Replica
 from remediator.testbed.stage import USER, Stage
 from remediator.testbed.waiting import now, wait_until

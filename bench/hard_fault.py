@@ -22,11 +22,17 @@ from bench.join import adds_taint
 from bench.results import Finding, Series, a_series, at_least, at_most
 from bench.wire import MERGE_PATCH, RawApi
 from remediator.adapters.audit import AuditRecord
-from remediator.testbed.fleet import build_fleet
-from remediator.testbed.node_objects import LABEL_POOL
+from remediator.fleet.layout import (
+    build_fleet,
+)
+from remediator.fleet.node_objects import LABEL_POOL
+from remediator.fleet.workloads import (
+    NAMESPACE,
+    deployment,
+)
+from remediator.model.keys import LABEL_OPT_OUT
 from remediator.testbed.stage import NODES, USER, Stage
 from remediator.testbed.waiting import now, wait_until
-from remediator.testbed.workloads import NAMESPACE, deployment
 
 RACKS: Final = 12
 SYSTEM: Final = 4  # 100 nodes with the racks
@@ -105,6 +111,8 @@ def _ours(stage: Stage, node: str, rng: Random) -> Outcome:
 async def _bare(stage: Stage, node: str, rng: Random) -> Outcome:
     """The same by a script that keeps no books: page, taint, spare, all evictions at once."""
     await asyncio.to_thread(_fill, stage, node)
+    # Ours goes on watching beside it, and must leave this node to the script.
+    await asyncio.to_thread(_opt_out, stage, node, "true")
     nodes = await asyncio.to_thread(stage.api.list, NODES)
     spare = next(each for each in nodes if each["metadata"]["labels"].get(LABEL_POOL) == "buffer")
     before = next(each for each in nodes if each["metadata"]["name"] == node)
@@ -143,6 +151,10 @@ async def _evict(raw: RawApi, pod: str) -> None:
     await raw.send("POST", f"{POD_LIST}/{pod}/eviction", msgspec.json.encode(body))
 
 
+def _opt_out(stage: Stage, node: str, value: str | None) -> None:
+    stage.api.merge_patch(f"{NODES}/{node}", {"metadata": {"labels": {LABEL_OPT_OUT: value}}})
+
+
 def _take_back(stage: Stage, node: dict[str, Any], spare: dict[str, Any]) -> None:
     name = node["metadata"]["name"]
     stage.exporters.heal(name)
@@ -153,6 +165,7 @@ def _take_back(stage: Stage, node: dict[str, Any], spare: dict[str, Any]) -> Non
             "spec": {"taints": each["spec"]["taints"], "unschedulable": None},
         }
         stage.api.merge_patch(f"{NODES}/{each['metadata']['name']}", was)
+    _opt_out(stage, name, None)
 
 
 def outcome(side: str, records: Iterable[AuditRecord], began: datetime, *, node: str, spare: str) -> Outcome:

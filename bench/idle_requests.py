@@ -10,9 +10,11 @@ from typing import Final
 from bench.context import Context
 from bench.results import Count, Finding, at_most
 from bench.scene import Scene
+from remediator.fleet.workloads import (
+    Workload,
+)
 from remediator.testbed.stage import USER, Stage
 from remediator.testbed.waiting import now
-from remediator.testbed.workloads import Workload
 
 SETTLE_S: Final = 30.0
 SECONDS_MIN: Final = 60.0

@@ -19,7 +19,9 @@ from bench.machine import memory_kb
 from bench.results import Finding, a_series, at_most
 from bench.scene import Scene
 from bench.wire import STRATEGIC_PATCH, RawApi
-from remediator.testbed.fleet import build_fleet
+from remediator.fleet.layout import (
+    build_fleet,
+)
 from remediator.testbed.node_edits import timestamp
 from remediator.testbed.stage import NODES
 

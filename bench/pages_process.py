@@ -11,8 +11,8 @@ import asyncio
 import sys
 from typing import Final
 
-from remediator.testbed.machines import machine_for
-from remediator.testbed.pages import a_training_pod, page_for, render
+from remediator.fleet.machines import machine_for
+from remediator.fleet.pages import a_training_pod, page_for, render
 
 NODE: Final = "gpu-a-01"
 UPTIME_S: Final = 86_400.0

@@ -19,13 +19,14 @@ import msgspec
 from ruamel.yaml import YAML
 
 from bench import bare
+from remediator.fleet.layout import build_fleet
+from remediator.fleet.node_objects import LABEL_ASSET, NodeSpec, node_object
 from remediator.testbed import fleet
 from remediator.testbed.api import ApiError
 from remediator.testbed.binaries import Binaries
 from remediator.testbed.components import Options
 from remediator.testbed.launcher import ControlPlane
 from remediator.testbed.node_edits import timestamp
-from remediator.testbed.node_objects import LABEL_ASSET, NodeSpec, node_object
 from remediator.testbed.stage import GROUP, NODES, POLICY, RUNS, USER, Stage, deploy_directory
 from remediator.testbed.waiting import wait_until
 
@@ -96,7 +97,7 @@ class Scene(Stage):
     def __init__(self, directory: Path, binaries: Binaries, *, nodes: int, size: NodeSize) -> None:
         super().__init__(directory, binaries)
         racks = math.ceil(nodes / PER_RACK)
-        self.specs = fleet.build_fleet(racks, PER_RACK, infer=0, buffer=0, system=0)[:nodes]
+        self.specs = build_fleet(racks, PER_RACK, infer=0, buffer=0, system=0)[:nodes]
         self.cluster = ControlPlane(directory / "cluster", binaries, Options(audited_users=(USER, BARE_USER)))
         self.size: NodeSize = size
         self._bare: subprocess.Popen[str] | None = None

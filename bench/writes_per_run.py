@@ -10,9 +10,13 @@ from typing import Final
 from bench.context import Context
 from bench.results import Count, Finding, a_series, at_most
 from remediator.adapters.audit import AuditRecord, writes
-from remediator.testbed.fleet import build_fleet
+from remediator.fleet.layout import (
+    build_fleet,
+)
+from remediator.fleet.workloads import (
+    Workload,
+)
 from remediator.testbed.stage import USER, Stage
-from remediator.testbed.workloads import Workload
 
 PLAYBOOK: Final = "gpu-off-bus"
 RACKS: Final = 12

@@ -17,4 +17,4 @@ compile=(
 "${compile[@]}" --group build --output-file requirements/build.txt
 # What is tested is what is shipped: the same versions as in the two locks above.
 "${compile[@]}" --constraints requirements/run.txt --constraints requirements/build.txt \
-    pyproject.toml --extra testbed --group dev --output-file requirements/dev.txt
+    pyproject.toml --extra testbed --extra sim --group dev --output-file requirements/dev.txt

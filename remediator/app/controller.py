@@ -39,7 +39,7 @@ from remediator.errors import ContractError, PermanentError
 from remediator.model.keys import API_VERSION
 from remediator.model.meta import LabelSelector
 from remediator.model.policy import PolicySpec
-from remediator.ports import Clock, Telemetry, Transport
+from remediator.ports import Clock, Pages, Telemetry, Ticks, Transport
 from remediator.runtime.controller import Controller, Parts
 from remediator.runtime.diagnosis import Diagnoses
 from remediator.runtime.events import Events
@@ -89,6 +89,18 @@ class Doors:
     metrics: Metrics
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What a controller lives on: time, dice, a server, pages and ticks; real ones or simulated."""
+
+    clock: ServerClock
+    rng: Random
+    transport: Transport
+    caller: Caller
+    pages: Pages
+    ticks: Ticks
+
+
 def _as_it_is(connection: Transport) -> Transport:
     return connection
 
@@ -114,21 +126,42 @@ async def run(
     # Whoever wants the same pauses again starts it with this seed; what the network does, no seed repeats.
     seed = settings.seed or draw_seed()
     _log.info("starting", version=__version__, identity=settings.identity, seed=seed)
-    caller = Caller(STANDBY, rng=Random(f"{seed} {settings.identity}"))
-    async with open_connection(settings, clock, caller) as opened:
+    caller = open_caller(settings, seed)
+    async with open_connection(settings, clock, caller) as opened, open_pages() as pages:
         target = opened.describe()
         user = await opened.check_identity()
         _log.info("connected", server=target.server, context=target.context, user=user)
-        transport = wrap(opened)
-        await require_installed(transport)
-        await require_rights(transport, settings.namespace, review_tokens=settings.review_tokens)
-        doors = open_doors(settings, clock, transport, caller=caller, rng=Random(seed))
-        seen = await doors.reader.policy()
-        spec = seen.policy.spec if seen is not None else PolicySpec()
-        feeds = Feeds(transport, clock=clock, rng=doors.rng, policy=spec)
-        async with open_pages() as pages:
-            controller = build(settings, doors, feeds, pages)
-            return await _serve(settings, controller, doors)
+        outside = Outside(
+            clock=clock,
+            rng=Random(seed),
+            transport=wrap(opened),
+            caller=caller,
+            pages=pages,
+            ticks=SchedulerTicks(on_error=_end_on_bug),
+        )
+        controller, doors = await prepare(settings, outside)
+        return await _serve(settings, controller, doors)
+
+
+def open_caller(settings: Settings, seed: int) -> Caller:
+    """Who every request of this process says that it is."""
+    return Caller(STANDBY, rng=Random(f"{seed} {settings.identity}"))
+
+
+async def prepare(settings: Settings, outside: Outside) -> tuple[Controller, Doors]:
+    """Build the controller once everything that it needs is there; nothing runs yet.
+
+    Raises:
+        PermanentError, TransientError: a kind or a right is missing, or the server does not say.
+    """
+    transport, clock = outside.transport, outside.clock
+    await require_installed(transport)
+    await require_rights(transport, settings.namespace, review_tokens=settings.review_tokens)
+    doors = open_doors(settings, clock, transport, caller=outside.caller, rng=outside.rng)
+    seen = await doors.reader.policy()
+    spec = seen.policy.spec if seen is not None else PolicySpec()
+    feeds = Feeds(transport, clock=clock, rng=doors.rng, policy=spec)
+    return build(settings, doors, feeds, outside), doors
 
 
 async def require_installed(transport: Transport) -> None:
@@ -179,14 +212,14 @@ def lease_settings(settings: Settings) -> LeaseSettings:
     return LeaseSettings(settings.lease_s, settings.renew_s, settings.retry_s, request_timeout_s=request_s)
 
 
-def build(settings: Settings, doors: Doors, feeds: Feeds, pages: HttpPages) -> Controller:
+def build(settings: Settings, doors: Doors, feeds: Feeds, outside: Outside) -> Controller:
     """Put all parts together; nothing runs yet."""
 
     async def own_pods() -> frozenset[str]:
         return frozenset(await doors.reader.pod_addresses(settings.namespace, OWN_PODS))
 
     controller = Controller(
-        build_parts(doors, feeds, pages),
+        build_parts(doors, feeds, outside),
         reflectors=feeds.jobs(),
         election=doors.election,
         records=doors.records,
@@ -200,7 +233,7 @@ def build(settings: Settings, doors: Doors, feeds: Feeds, pages: HttpPages) -> C
     return controller
 
 
-def build_parts(doors: Doors, feeds: Feeds, pages: HttpPages) -> Parts:
+def build_parts(doors: Doors, feeds: Feeds, outside: Outside) -> Parts:
     """Every loop of the controller, each with the few others that it talks to."""
     clock, metrics, records, reader = doors.clock, doors.metrics, doors.records, doors.reader
     shared: Shared = {"clock": clock, "telemetry": metrics}
@@ -231,7 +264,7 @@ def build_parts(doors: Doors, feeds: Feeds, pages: HttpPages) -> Parts:
         **shared,
     )
     source = ExporterSource(
-        pages=pages,
+        pages=outside.pages,
         clock=clock,
         rng=doors.rng,
         on_reading=diagnoses.page_read,
@@ -251,9 +284,7 @@ def build_parts(doors: Doors, feeds: Feeds, pages: HttpPages) -> Parts:
             world=world, scout=scout, diagnoses=diagnoses, pages=source, records=records, clock=clock
         ),
         gauges=Gauges(world=world, diagnoses=diagnoses, fleet=fleet, health=health, **shared),
-        housekeeping=Housekeeping(
-            world=world, records=records, clock=clock, ticks=SchedulerTicks(on_error=_end_on_bug)
-        ),
+        housekeeping=Housekeeping(world=world, records=records, clock=clock, ticks=outside.ticks),
         events=events,
         health=health,
         logbook=Logbook(world=world, diagnoses=diagnoses, health=health, clock=clock),

@@ -34,10 +34,12 @@ def demo(keep: bool, directory: Path | None) -> None:
 
     Example: remediator demo
     """
+    from remediator.fleet.workloads import (
+        Workload,
+    )
     from remediator.testbed import binaries
     from remediator.testbed.lifecycle import describe_progress
     from remediator.testbed.stage import Stage
-    from remediator.testbed.workloads import Workload
 
     found = binaries.find(os.environ)
     if found is None:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from remediator.errors import PermanentError
+from remediator.fleet.node_objects import KUBELET_ALIVE, KUBELET_LABEL
 
-KUBELET_LABEL: Final = "testbed/kubelet"
-KUBELET_ALIVE: Final = "alive"
 SERVICE_CIDR: Final = "10.0.0.0/16"
 SERVICE_FIRST_ADDRESS: Final = "10.0.0.1"
 ISSUER: Final = "https://kubernetes.default.svc"

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from remediator.testbed.pages import Answer, Trouble
+from remediator.fleet.pages import Answer, Trouble
 
 ENDLESS_BYTES_MAX: Final = 256 * 2**20
 

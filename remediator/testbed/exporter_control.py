@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from remediator.errors import PermanentError, TransientError
-from remediator.testbed.exporter_state import ExporterStates
-from remediator.testbed.pages import PodLabels
+from remediator.fleet.exporter_state import ExporterStates
+from remediator.fleet.pages import PodLabels
 
 CONTROL_BYTES_MAX: Final = 4096
 REPLY_BYTES_MAX: Final = 1_000_000

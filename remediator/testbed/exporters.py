@@ -22,12 +22,14 @@ from typing import Final, Self
 from aiohttp import web
 
 from remediator.errors import PermanentError, RemediatorError
+from remediator.fleet.exporter_state import ExporterStates
+from remediator.fleet.layout import (
+    standard_fleet,
+)
+from remediator.fleet.machines import address_for, machine_for
+from remediator.fleet.pages import Trouble
 from remediator.testbed.exporter_answers import send
 from remediator.testbed.exporter_control import CONTROL_BYTES_MAX, apply_operation
-from remediator.testbed.exporter_state import ExporterStates
-from remediator.testbed.fleet import standard_fleet
-from remediator.testbed.machines import address_for, machine_for
-from remediator.testbed.pages import Trouble
 from remediator.testbed.waiting import monotonic
 
 BASE_HOST: Final = "127.0.0.1"

@@ -15,12 +15,12 @@ from threading import Condition, Event, RLock
 from typing import Final
 
 from remediator.errors import PermanentError
+from remediator.fleet.exporter_state import ExporterStates
+from remediator.fleet.machines import machine_for, next_boot_id
+from remediator.fleet.node_objects import NodeSpec, node_object
 from remediator.testbed import node_edits
 from remediator.testbed.api import Api
-from remediator.testbed.exporter_state import ExporterStates
-from remediator.testbed.machines import machine_for, next_boot_id
 from remediator.testbed.node_edits import NODES
-from remediator.testbed.node_objects import NodeSpec, node_object
 from remediator.testbed.waiting import WaitExpiredError, monotonic
 
 OFF_S: Final = 0.5

@@ -11,10 +11,14 @@ from http import HTTPStatus
 from typing import Final
 
 from remediator.errors import TransientError
+from remediator.fleet.node_objects import (
+    KUBELET_ALIVE,
+    KUBELET_LABEL,
+    Object,
+    condition,
+)
 from remediator.model.keys import TAINT_UNSCHEDULABLE
 from remediator.testbed.api import Api, ApiError
-from remediator.testbed.components import KUBELET_ALIVE, KUBELET_LABEL
-from remediator.testbed.node_objects import Object, condition
 from remediator.testbed.waiting import now
 
 NODES: Final = "/api/v1/nodes"

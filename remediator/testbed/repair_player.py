@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import Final, Self
 
 from remediator.errors import RemediatorError
+from remediator.fleet.node_objects import Object
 from remediator.model.keys import LABEL_NODE, LABEL_REPAIR
 from remediator.testbed import node_edits
 from remediator.testbed.api import Api
 from remediator.testbed.hardware import Hardware, Reboot
 from remediator.testbed.node_edits import NODES
-from remediator.testbed.node_objects import Object
 
 LOOK_EVERY_S: Final = 0.2
 THREADS: Final = 16

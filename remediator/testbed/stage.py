@@ -17,16 +17,18 @@ from types import TracebackType
 from typing import Final, Self
 
 from remediator.errors import PermanentError
+from remediator.fleet.exporter_state import ExporterStates
+from remediator.fleet.layout import standard_fleet
+from remediator.fleet.node_objects import NodeSpec, Object
+from remediator.fleet.workloads import Workload
 from remediator.testbed import fleet, kubeconfig, workloads
 from remediator.testbed.api import Api
 from remediator.testbed.audit import AuditLog
 from remediator.testbed.binaries import Binaries
 from remediator.testbed.components import Options
-from remediator.testbed.exporter_state import ExporterStates
 from remediator.testbed.exporters import ExporterServer
 from remediator.testbed.hardware import Hardware
 from remediator.testbed.launcher import ControlPlane
-from remediator.testbed.node_objects import NodeSpec, Object
 from remediator.testbed.repair_player import RepairPlayer
 from remediator.testbed.replica import Replica, tail
 from remediator.testbed.waiting import wait_until
@@ -77,13 +79,13 @@ class Stage:
         directory: Path,
         binaries: Binaries,
         *,
-        workload: workloads.Workload | None = None,
+        workload: Workload | None = None,
         specs: Sequence[NodeSpec] | None = None,
         options: Options | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.directory = directory
-        self.specs = fleet.standard_fleet() if specs is None else tuple(specs)
+        self.specs = standard_fleet() if specs is None else tuple(specs)
         self.cluster = ControlPlane(
             directory / "cluster", binaries, replace(options or Options(), audited_users=(USER,))
         )

@@ -13,8 +13,13 @@ from typing import Final
 
 import remediator
 from remediator.errors import PermanentError
+from remediator.fleet.layout import (
+    standard_fleet,
+)
 from remediator.testbed import exporter_control, processes
-from remediator.testbed.fleet import apply_fleet, standard_fleet
+from remediator.testbed.fleet import (
+    apply_fleet,
+)
 from remediator.testbed.launcher import ControlPlane
 from remediator.testbed.workloads import deploy_workload
 

@@ -12,10 +12,10 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from remediator.errors import PermanentError
+from remediator.fleet.exporter_state import ExporterStates
 from remediator.testbed import node_edits
 from remediator.testbed.api import Api
 from remediator.testbed.exporter_control import OPERATIONS, Operations, apply_operation, read_operation
-from remediator.testbed.exporter_state import ExporterStates
 from remediator.testbed.hardware import Hardware, Reboot, Returns
 from remediator.testbed.node_edits import NODES
 from remediator.testbed.repair_player import JobEnds, RepairPlayer

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from remediator.fleet.exporter_state import ExporterStates
+from remediator.fleet.layout import (
+    standard_fleet,
+)
 from remediator.testbed.api import Api
-from remediator.testbed.exporter_state import ExporterStates
 from remediator.testbed.exporters import ExporterServer
-from remediator.testbed.fleet import standard_fleet
 from remediator.testbed.hardware import Hardware
 from remediator.testbed.repair_player import RepairPlayer
 from remediator.testbed.waiting import monotonic

@@ -11,11 +11,11 @@ from http.client import HTTPException, IncompleteRead
 import pytest
 
 from remediator.errors import PermanentError, TransientError
-from remediator.testbed.dcgm_fields import XID
+from remediator.fleet.dcgm_fields import XID
+from remediator.fleet.exporter_state import ExporterStates
+from remediator.fleet.machines import machine_for
 from remediator.testbed.exporter_control import control
-from remediator.testbed.exporter_state import ExporterStates
 from remediator.testbed.exporters import ExporterServer, serve
-from remediator.testbed.machines import machine_for
 from remediator.testbed.waiting import monotonic
 
 NODE, OTHER = "gpu-a-01", "gpu-a-02"

@@ -14,11 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from remediator.fleet.layout import (
+    build_fleet,
+)
+from remediator.fleet.node_objects import Object
 from remediator.testbed.api import Api
 from remediator.testbed.binaries import Binaries
-from remediator.testbed.fleet import apply_fleet, build_fleet
+from remediator.testbed.fleet import (
+    apply_fleet,
+)
 from remediator.testbed.launcher import ControlPlane
-from remediator.testbed.node_objects import Object
 from remediator.testbed.waiting import wait_until
 from tests.deploy.manifests import DEPLOY, ROOT, Json, build, one, parse
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from remediator.fleet.layout import (
+    build_fleet,
+)
 from remediator.testbed.api import Api
 from remediator.testbed.certificates import Authority
-from remediator.testbed.fleet import build_fleet
 from remediator.testbed.hardware import Hardware
 from remediator.testbed.kubeconfig import Access
 from remediator.testbed.repair_player import RepairPlayer

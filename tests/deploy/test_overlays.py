@@ -7,13 +7,18 @@ import msgspec
 import pytest
 
 from remediator.adapters.files.loader import load_text
+from remediator.fleet.layout import (
+    BUFFER,
+    INFER,
+    TRAIN,
+    standard_fleet,
+)
+from remediator.fleet.node_objects import LABEL_ASSET, LABEL_POOL, LABEL_RACK, LABEL_ZONE, node_object
 from remediator.model.duration import Duration, seconds
 from remediator.model.playbook import Playbook
 from remediator.model.policy import RemediationPolicy
 from remediator.model.pool import ResourcePool
 from remediator.testbed.binaries import Binaries
-from remediator.testbed.fleet import BUFFER, INFER, TRAIN, standard_fleet
-from remediator.testbed.node_objects import LABEL_ASSET, LABEL_POOL, LABEL_RACK, LABEL_ZONE, node_object
 from tests.deploy.manifests import OVERLAYS, ROOT, Json, build, leaves, load, one, parse, pod_specs
 
 pytestmark = pytest.mark.real_server  # kubectl, not a server

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from remediator.fleet.workloads import (
+    Workload,
+)
 from remediator.testbed.binaries import Binaries
 from remediator.testbed.stage import Stage
-from remediator.testbed.workloads import Workload
 from tests.e2e import verdict
 
 

@@ -13,13 +13,18 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from remediator.adapters.audit import AuditRecord, writes
-from remediator.testbed.fleet import build_fleet
-from remediator.testbed.machines import next_boot_id
+from remediator.fleet.layout import (
+    build_fleet,
+)
+from remediator.fleet.machines import next_boot_id
+from remediator.fleet.node_objects import LABEL_POOL, NodeSpec
+from remediator.fleet.workloads import (
+    LABEL_APP,
+    Workload,
+)
 from remediator.testbed.node_edits import NODES, boot_id_of, is_settled
-from remediator.testbed.node_objects import LABEL_POOL, NodeSpec
 from remediator.testbed.stage import GROUP, LEDGERS, POLICY, REPAIR_NAMESPACE, RUNS, USER, Stage
 from remediator.testbed.waiting import wait_until
-from remediator.testbed.workloads import LABEL_APP, Workload
 from tests.e2e import verdict
 
 BAD: Final = "gpu-a-01"

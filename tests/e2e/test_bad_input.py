@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from remediator.testbed.fleet import standard_fleet
+from remediator.fleet.layout import (
+    standard_fleet,
+)
 from remediator.testbed.launcher import ControlPlane
 from remediator.testbed.stage import GROUP, NODES, Stage, deploy_directory
 from remediator.testbed.waiting import wait_until

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from remediator.core.gates import GATES
+from remediator.fleet.node_objects import Object
 from remediator.testbed import kubeconfig
 from remediator.testbed.binaries import Binaries
 from remediator.testbed.launcher import ControlPlane
-from remediator.testbed.node_objects import Object
 from remediator.testbed.stage import GROUP, LEDGERS, NODES, POLICY, Stage
 from remediator.testbed.waiting import wait_until
 from tests.e2e.access import as_user

@@ -9,8 +9,8 @@ import sys
 
 import aiohttp
 
+from remediator.fleet.machines import address_for
 from remediator.testbed.exporter_control import control
-from remediator.testbed.machines import address_for
 
 
 async def fetch_all(urls: list[str]) -> list[str]:

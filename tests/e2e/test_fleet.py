@@ -12,26 +12,35 @@ from pathlib import Path
 import pytest
 
 from remediator.errors import PermanentError
-from remediator.model.keys import LABEL_NODE, LABEL_REPAIR, TAINT_QUARANTINE
-from remediator.testbed import binaries
-from remediator.testbed.api import Api
-from remediator.testbed.components import Options
-from remediator.testbed.dcgm_fields import REMAP_PENDING, XID
-from remediator.testbed.exporter_state import ExporterStates
-from remediator.testbed.exporters import ExporterServer
-from remediator.testbed.fleet import apply_fleet, build_fleet, remove_fleet, standard_fleet
-from remediator.testbed.hardware import Hardware, Reboot, Returns
-from remediator.testbed.launcher import ControlPlane
-from remediator.testbed.node_edits import NODES, boot_id_of, is_settled, lifecycle_taints, status_of
-from remediator.testbed.node_objects import Object
-from remediator.testbed.repair_player import JobEnds, RepairPlayer
-from remediator.testbed.waiting import monotonic, wait_until
-from remediator.testbed.workloads import (
+from remediator.fleet.dcgm_fields import REMAP_PENDING, XID
+from remediator.fleet.exporter_state import ExporterStates
+from remediator.fleet.layout import (
+    build_fleet,
+    standard_fleet,
+)
+from remediator.fleet.node_objects import Object
+from remediator.fleet.workloads import (
     AGENT_EVERYWHERE,
     AGENT_OF_POOLS,
     NAMESPACE,
     Workload,
     daemon_set,
+)
+from remediator.model.keys import LABEL_NODE, LABEL_REPAIR, TAINT_QUARANTINE
+from remediator.testbed import binaries
+from remediator.testbed.api import Api
+from remediator.testbed.components import Options
+from remediator.testbed.exporters import ExporterServer
+from remediator.testbed.fleet import (
+    apply_fleet,
+    remove_fleet,
+)
+from remediator.testbed.hardware import Hardware, Reboot, Returns
+from remediator.testbed.launcher import ControlPlane
+from remediator.testbed.node_edits import NODES, boot_id_of, is_settled, lifecycle_taints, status_of
+from remediator.testbed.repair_player import JobEnds, RepairPlayer
+from remediator.testbed.waiting import monotonic, wait_until
+from remediator.testbed.workloads import (
     deploy_workload,
     pending_pods,
     remove_workload,

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from remediator.fleet.workloads import (
+    STATEFUL_SET,
+    Workload,
+)
 from remediator.testbed.binaries import Binaries
 from remediator.testbed.components import Options
 from remediator.testbed.node_edits import NODES, edit_taints
 from remediator.testbed.stage import GROUP, Stage
 from remediator.testbed.waiting import wait_until
-from remediator.testbed.workloads import STATEFUL_SET, Workload
 from tests.e2e import verdict
 
 PODS = "/api/v1/namespaces/workload/pods"

@@ -10,10 +10,18 @@ from typing import Any, Final
 import pytest
 
 from remediator.adapters.audit import AuditRecord
-from remediator.testbed.node_objects import LABEL_RACK
+from remediator.fleet.node_objects import LABEL_RACK
+from remediator.fleet.workloads import (
+    BUDGET,
+    GANG,
+    STATEFUL_SET,
+)
 from remediator.testbed.stage import NODES, POLICY, Stage
 from remediator.testbed.waiting import wait_until
-from remediator.testbed.workloads import BUDGET, GANG, STATEFUL_SET, pending_pods, running_pods
+from remediator.testbed.workloads import (
+    pending_pods,
+    running_pods,
+)
 from tests.e2e import verdict
 
 PODS: Final = "/api/v1/namespaces/workload/pods"

@@ -17,12 +17,18 @@ from typing import Final
 import pytest
 
 from remediator.cli.exits import BLOCKED
+from remediator.fleet.node_objects import LABEL_POOL, Object
+from remediator.fleet.workloads import (
+    Workload,
+)
 from remediator.testbed import lifecycle, processes
 from remediator.testbed.api import Api
-from remediator.testbed.node_objects import LABEL_POOL, Object
 from remediator.testbed.stage import NODES, RUNS
 from remediator.testbed.waiting import wait_until
-from remediator.testbed.workloads import Workload, pending_pods, running_pods
+from remediator.testbed.workloads import (
+    pending_pods,
+    running_pods,
+)
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 README: Final = ROOT / "README.md"

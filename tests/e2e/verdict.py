@@ -12,7 +12,7 @@ from remediator.adapters.audit import AuditRecord, read_records, writes
 from remediator.chaos.check import check
 from remediator.chaos.profile import load_profile
 from remediator.cli.chaos import render
-from remediator.testbed.node_objects import LABEL_POOL, LABEL_RACK, LABEL_ZONE
+from remediator.fleet.node_objects import LABEL_POOL, LABEL_RACK, LABEL_ZONE
 from remediator.testbed.stage import GROUP, LEDGERS, NODES, POLICY, RUNS, USER, Stage
 from remediator.testbed.waiting import wait_until
 

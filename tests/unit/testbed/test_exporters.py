@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from remediator.errors import PermanentError
-from remediator.testbed.dcgm_fields import ENERGY, REMAP_FAILURE, REMAP_PENDING, XID
+from remediator.fleet.dcgm_fields import ENERGY, REMAP_FAILURE, REMAP_PENDING, XID
+from remediator.fleet.exporter_state import ExporterStates
+from remediator.fleet.machines import machine_for
+from remediator.fleet.pages import PodLabels
 from remediator.testbed.exporter_control import OPERATIONS
-from remediator.testbed.exporter_state import ExporterStates
 from remediator.testbed.exporters import ExporterServer
-from remediator.testbed.machines import machine_for
-from remediator.testbed.pages import PodLabels
 
 NODE, OTHER = "gpu-a-01", "gpu-a-02"
 

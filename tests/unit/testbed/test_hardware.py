@@ -7,9 +7,11 @@ import threading
 import pytest
 
 from remediator.errors import PermanentError
+from remediator.fleet.layout import (
+    build_fleet,
+)
 from remediator.testbed.api import Api
 from remediator.testbed.certificates import Authority
-from remediator.testbed.fleet import build_fleet
 from remediator.testbed.hardware import EVENTS_MAX, Hardware, Reboot
 from remediator.testbed.kubeconfig import Access
 from remediator.testbed.waiting import WaitExpiredError

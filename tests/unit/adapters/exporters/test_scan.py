@@ -14,9 +14,9 @@ from remediator.adapters.exporters import scan
 from remediator.adapters.exporters.scan import Scanner
 from remediator.core.dcgm import ALWAYS_READ, OLD_NAMES, XID
 from remediator.errors import PageError
+from remediator.fleet.machines import machine_for
+from remediator.fleet.pages import PodLabels, page_for, render
 from remediator.model.signal import PageReading
-from remediator.testbed.machines import machine_for
-from remediator.testbed.pages import PodLabels, page_for, render
 
 T0 = datetime(2026, 11, 22, 3, 14, 7, tzinfo=UTC)
 GPU_A = "GPU-6f0a1c52-0d1e-4b7a-9a31-0c5be2f4aa01"

@@ -8,11 +8,19 @@ from collections import Counter
 import pytest
 
 from remediator.errors import PermanentError
-from remediator.testbed.fleet import addresses_of, build_fleet, rack_name, standard_fleet
-from remediator.testbed.machines import machine_for
+from remediator.fleet.layout import (
+    addresses_of,
+    build_fleet,
+    rack_name,
+    standard_fleet,
+)
+from remediator.fleet.machines import machine_for
+from remediator.fleet.node_objects import LABEL_ASSET, LABEL_CLIQUE, LABEL_POOL, LABEL_RACK, node_object
+from remediator.fleet.workloads import (
+    Workload,
+    workload_objects,
+)
 from remediator.testbed.node_edits import is_settled, lifecycle_taints, status_of
-from remediator.testbed.node_objects import LABEL_ASSET, LABEL_CLIQUE, LABEL_POOL, LABEL_RACK, node_object
-from remediator.testbed.workloads import Workload, workload_objects
 
 AT = "2026-01-02T03:04:05Z"
 

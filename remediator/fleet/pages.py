@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from zlib import crc32
 
-from remediator.testbed.dcgm_fields import (
+from remediator.fleet.dcgm_fields import (
     DRIVER_LABEL,
     DRIVER_LABEL_NEW,
     ENERGY,
@@ -23,7 +23,7 @@ from remediator.testbed.dcgm_fields import (
     Field,
     Reset,
 )
-from remediator.testbed.machines import DRIVER_VERSION, GPU_MODEL, Machine
+from remediator.fleet.machines import DRIVER_VERSION, GPU_MODEL, Machine
 
 WATTS: Final = 600  # by which the energy counter of a busy GPU grows: mJ = W x s x 1000
 

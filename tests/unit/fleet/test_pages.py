@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from remediator.testbed.dcgm_fields import ENERGY, FIELDS, REMAP_PENDING, XID
-from remediator.testbed.machines import address_for, gpu_uuids, machine_for, next_boot_id
-from remediator.testbed.pages import PageState, PodLabels, malformed, page_for, render
+from remediator.fleet.dcgm_fields import ENERGY, FIELDS, REMAP_PENDING, XID
+from remediator.fleet.machines import address_for, gpu_uuids, machine_for, next_boot_id
+from remediator.fleet.pages import PageState, PodLabels, malformed, page_for, render
 
 POD = PodLabels(pod="llm-pretrain-70b-h100-worker-gpu-a-01-0")
 

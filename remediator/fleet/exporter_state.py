@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from threading import RLock
 
 from remediator.errors import PermanentError
-from remediator.testbed.dcgm_fields import BY_NAME, Reset
-from remediator.testbed.machines import Machine, gpu_uuids, machine_for
-from remediator.testbed.pages import (
+from remediator.fleet.dcgm_fields import BY_NAME, Reset
+from remediator.fleet.machines import Machine, gpu_uuids, machine_for
+from remediator.fleet.pages import (
     Answer,
     GpuState,
     PageState,

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from remediator.testbed.components import KUBELET_ALIVE, KUBELET_LABEL
-from remediator.testbed.machines import DRIVER_VERSION, GPU_MODEL, Machine
+from remediator.fleet.machines import DRIVER_VERSION, GPU_MODEL, Machine
 
 LABEL_POOL: Final = "example.com/pool"
 LABEL_RACK: Final = "topology.example.com/rack"
@@ -20,6 +19,8 @@ LABEL_ZONE: Final = "topology.kubernetes.io/zone"
 LABEL_REGION: Final = "topology.kubernetes.io/region"
 LABEL_CLIQUE: Final = "nvidia.com/gpu.clique"
 LABEL_ASSET: Final = "example.com/asset-tag"
+KUBELET_LABEL: Final = "testbed/kubelet"  # of a node whose kubelet is played
+KUBELET_ALIVE: Final = "alive"
 
 REGION: Final = "region-1"
 KUBELET_VERSION: Final = "v1.36.4"
