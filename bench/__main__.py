@@ -67,11 +67,6 @@ FIGURES: Final[Mapping[str, Figure]] = MappingProxyType(
             partial(burst.measure, nodes=200, rounds=10),
             large=True,
         ),
-        "burst_1000": Figure(
-            "1,000 faults at once: first condition committed to last taint committed, 1,000 small nodes.",
-            partial(burst.measure, nodes=1_000, rounds=3),
-            large=True,
-        ),
         "hard_fault": Figure(
             "XID 79 on a page to taint, to spare schedulable, and the drain of 30 pods, 100 nodes.",
             hard_fault.measure,

@@ -62,9 +62,12 @@ def measure(context: Context) -> Finding:
     trials = max(1, min(TRIALS_MAX, context.trials // 10))
     specs = build_fleet(RACKS, 8, infer=0, buffer=2, system=SYSTEM)
     with Stage(context.directory / "stage", context.binaries, specs=specs) as stage:
-        wide = {"rate": {"count": 1_000, "per": "1m", "burst": 100}}
-        stage.patch_playbook("gpu-off-bus", {"limits": wide})
-        stage.patch_policy(wide)
+        rate = {"rate": {"count": 1_000, "per": "1m", "burst": 100}}
+        stage.patch_playbook("gpu-off-bus", {"limits": rate})
+        # One fault after the other would be a storm to a breaker.
+        stage.patch_policy(
+            rate | {"breaker": {"count": 1_000, "percent": 100, "within": "10s", "quiet": "10s"}}
+        )
         stage.api.apply(f"/api/v1/namespaces/{NAMESPACE}", WORKLOAD)
         stage.start_controller()
         outcomes = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from random import Random
 from typing import Any, Final
 from uuid import UUID
@@ -24,6 +24,11 @@ _NOT_READY: Final = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedul
 def wire_time(when: datetime) -> str:
     """As metav1.Time is written."""
     return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read_wire_time(text: str) -> datetime:
+    """The time that ``wire_time`` wrote."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
 def born(

@@ -15,12 +15,13 @@ from remediator.sim.discovery import answer_about_itself
 from remediator.sim.eviction import Evictions
 from remediator.sim.kinds import BUILT_IN, Kind, custom_kinds
 from remediator.sim.reads import Reads
-from remediator.sim.refusal import Json, Refused, conflict, unknown_path
+from remediator.sim.refusal import Json, Refused, conflict, not_found, unknown_path
 from remediator.sim.request import Request, Route, find_route
 from remediator.sim.store import Entry, Key, Shelf, Store
 from remediator.sim.watch import Watch
 from remediator.sim.writes import Admission, Reply, Writes
 
+NODE_LEASES: Final = "kube-node-lease"  # kubelets renew them by the thousand: made when they are read
 DEFINITIONS: Final = "customresourcedefinitions"
 ONE_POD: Final = "the server does not allow this method on the requested resource"
 
@@ -58,6 +59,7 @@ class Server:
         rng = Random(f"server {seed}")
         self.store = Store(clock)
         self.admissions = list(admissions)
+        self.node_lease: Callable[[str], Json | None] = lambda _: None
         self._clock = clock
         self._kinds = {(kind.group, kind.version, kind.plural): kind for kind in BUILT_IN}
         self._writes = Writes(self.store, clock=clock, rng=rng, admissions=self.admissions)
@@ -113,6 +115,8 @@ class Server:
     def _answer(self, request: Request, route: Route) -> Answer:
         shelf = self.shelf(route.kind)
         match route.verb:
+            case "get" if route.namespace == NODE_LEASES and route.kind.plural == "leases":
+                return self._node_lease(route)
             case "get":
                 return Answer(200, self._reads.get(route, shelf).encoded)
             case "list":
@@ -128,6 +132,12 @@ class Server:
             case _:
                 raise Refused(405, "MethodNotAllowed", ONE_POD)
         return Answer(reply.code, reply.body if reply.body is not None else _encode(reply.obj))
+
+    def _node_lease(self, route: Route) -> Answer:
+        found = self.node_lease(route.name)
+        if found is None:
+            raise not_found(route.kind.resource, route.name, route.kind.group)
+        return Answer(200, _encode(found))
 
     # -- writes
 

@@ -81,6 +81,7 @@ class Shelf:
         self._cached: dict[Key, Entry] | None = None  # what a frozen cache shows
         self.forgotten = 0  # the newest version that the history does not hold any more
         self.watchers: dict[int, Callable[[Change], None]] = {}
+        self.listeners: list[Callable[[Change], None]] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -137,6 +138,8 @@ class Shelf:
     # -- the watch cache
 
     def _publish(self, change: Change) -> None:
+        for heard in self.listeners:
+            heard(change)
         if self._held is not None:
             self._held.append(change)
             return

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from email.utils import format_datetime
 from random import Random
 
 from remediator.errors import PermanentError, TransientError
@@ -62,11 +63,12 @@ class SimTransport:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._on_the_way()
-                answer = self._server.handle(asked)
+                answer, answered = self._server.handle(asked), self._clock.now()
                 await self._on_the_way()
         except TimeoutError as error:
             raise TransientError(f"{method} {path}: no complete reply within {timeout_s:g} s") from error
-        return Response(answer.code, {"content-type": "application/json", **answer.headers}, answer.body)
+        said = {"content-type": "application/json", "date": format_datetime(answered, usegmt=True)}
+        return Response(answer.code, {**said, **answer.headers}, answer.body)
 
     async def stream(
         self,

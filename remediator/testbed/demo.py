@@ -12,9 +12,11 @@ from typing import Any, Final
 
 from remediator.adapters.audit import writes
 from remediator.errors import PermanentError
+from remediator.fleet.repairs import (
+    JobEnds,
+    Reboot,
+)
 from remediator.testbed.demo_verdict import evictions_without_taint
-from remediator.testbed.hardware import Reboot
-from remediator.testbed.repair_player import JobEnds
 from remediator.testbed.stage import NODES, USER, Stage
 from remediator.testbed.waiting import WaitExpiredError, wait_until
 from remediator.testbed.workloads import pending_pods, running_pods

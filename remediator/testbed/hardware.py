@@ -7,7 +7,6 @@ events, so that a test can say what the hardware did and when.
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,44 +17,16 @@ from remediator.errors import PermanentError
 from remediator.fleet.exporter_state import ExporterStates
 from remediator.fleet.machines import machine_for, next_boot_id
 from remediator.fleet.node_objects import NodeSpec, node_object
+from remediator.fleet.repairs import Reboot, Returns
 from remediator.testbed import node_edits
 from remediator.testbed.api import Api
 from remediator.testbed.node_edits import NODES
 from remediator.testbed.waiting import WaitExpiredError, monotonic
 
-OFF_S: Final = 0.5
 EVENTS_MAX: Final = 10_000
 READY_S_MAX: Final = 60.0
 REBOOT_TEXT: Final = "node is shutting down"
 RETURNED_SICK_TEXT: Final = "container runtime is down after the reboot"
-
-
-class Returns(enum.Enum):
-    """How a node comes back from a reboot."""
-
-    READY = "ready"
-    NOT_READY = "not ready"  # the kubelet lives and says so
-    SILENT = "silent"  # nothing is heard of it again
-
-
-@dataclass(frozen=True, slots=True)
-class Reboot:
-    """How a reboot of one node goes; the default is a good one.
-
-    ``times`` 0 is one that never happens, 2 one that happens twice. It begins ``late_s`` seconds
-    after it was asked for. ``fault_persists`` leaves on the page what a reboot should have cured.
-    """
-
-    times: int = 1
-    late_s: float = 0.0
-    off_s: float = OFF_S
-    new_boot_id: bool = True
-    fault_persists: bool = False
-    returns: Returns = Returns.READY
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.times <= 5 or not 0 <= self.late_s <= 600 or not 0 <= self.off_s <= 600:
-            raise PermanentError(f"{self}: times 0 to 5, late_s and off_s 0 to 600")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ goes down; so does this one.
 
 from __future__ import annotations
 
-import enum
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock, Thread
 from types import TracebackType
@@ -15,10 +14,13 @@ from typing import Final, Self
 
 from remediator.errors import RemediatorError
 from remediator.fleet.node_objects import Object
+from remediator.fleet.repairs import JobEnds, Reboot
 from remediator.model.keys import LABEL_NODE, LABEL_REPAIR
 from remediator.testbed import node_edits
 from remediator.testbed.api import Api
-from remediator.testbed.hardware import Hardware, Reboot
+from remediator.testbed.hardware import (
+    Hardware,
+)
 from remediator.testbed.node_edits import NODES
 
 LOOK_EVERY_S: Final = 0.2
@@ -27,14 +29,6 @@ STOP_S_MAX: Final = 90.0
 END_S_MAX: Final = 30.0
 PODS_MAX: Final = 10_000
 ANNOTATION_COMPLETE: Final = "testbed/complete"  # a Job's pod ends so (data/stages.yaml)
-
-
-class JobEnds(enum.Enum):
-    """How the pod of a repair Job ends, whatever becomes of the reboot."""
-
-    SUCCEEDS = "Succeeded"
-    FAILS = "Failed"  # and asks for no reboot
-    HANGS = ""  # runs for ever and asks for no reboot
 
 
 class RepairPlayer:

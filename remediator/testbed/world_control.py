@@ -13,12 +13,21 @@ from typing import Any, Final, TypeVar
 
 from remediator.errors import PermanentError
 from remediator.fleet.exporter_state import ExporterStates
+from remediator.fleet.repairs import (
+    JobEnds,
+    Reboot,
+    Returns,
+)
 from remediator.testbed import node_edits
 from remediator.testbed.api import Api
 from remediator.testbed.exporter_control import OPERATIONS, Operations, apply_operation, read_operation
-from remediator.testbed.hardware import Hardware, Reboot, Returns
+from remediator.testbed.hardware import (
+    Hardware,
+)
 from remediator.testbed.node_edits import NODES
-from remediator.testbed.repair_player import JobEnds, RepairPlayer
+from remediator.testbed.repair_player import (
+    RepairPlayer,
+)
 
 W = TypeVar("W", bound=Enum)
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from remediator.testbed.hardware import Reboot
+from remediator.fleet.repairs import (
+    Reboot,
+)
 from remediator.testbed.stage import GROUP, Stage
 from remediator.testbed.waiting import wait_until
 

@@ -19,6 +19,11 @@ from remediator.fleet.layout import (
     standard_fleet,
 )
 from remediator.fleet.node_objects import Object
+from remediator.fleet.repairs import (
+    JobEnds,
+    Reboot,
+    Returns,
+)
 from remediator.fleet.workloads import (
     AGENT_EVERYWHERE,
     AGENT_OF_POOLS,
@@ -35,10 +40,14 @@ from remediator.testbed.fleet import (
     apply_fleet,
     remove_fleet,
 )
-from remediator.testbed.hardware import Hardware, Reboot, Returns
+from remediator.testbed.hardware import (
+    Hardware,
+)
 from remediator.testbed.launcher import ControlPlane
 from remediator.testbed.node_edits import NODES, boot_id_of, is_settled, lifecycle_taints, status_of
-from remediator.testbed.repair_player import JobEnds, RepairPlayer
+from remediator.testbed.repair_player import (
+    RepairPlayer,
+)
 from remediator.testbed.waiting import monotonic, wait_until
 from remediator.testbed.workloads import (
     deploy_workload,

@@ -12,8 +12,10 @@ from typing import Any, Final
 import pytest
 
 from remediator.adapters.audit import AuditRecord, writes
+from remediator.fleet.repairs import (
+    JobEnds,
+)
 from remediator.testbed.api import Api, ApiError
-from remediator.testbed.repair_player import JobEnds
 from remediator.testbed.stage import NODES, USER, Stage
 from remediator.testbed.waiting import wait_until
 from remediator.testbed.write_faults import Fate, read_journal

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from remediator.testbed.repair_player import JobEnds
+from remediator.fleet.repairs import (
+    JobEnds,
+)
 from remediator.testbed.stage import Stage
 from remediator.testbed.waiting import wait_until
 from tests.e2e import verdict

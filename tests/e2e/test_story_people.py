@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from remediator.testbed.repair_player import JobEnds
+from remediator.fleet.repairs import (
+    JobEnds,
+)
 from remediator.testbed.stage import LEDGERS, NODES, RUNS, Stage
 from remediator.testbed.waiting import wait_until
 from tests.e2e import verdict

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from remediator.adapters.audit import AuditRecord
-from remediator.testbed.repair_player import JobEnds
+from remediator.fleet.repairs import (
+    JobEnds,
+)
 from remediator.testbed.stage import LEDGERS, NODES, POLICY, Stage
 from remediator.testbed.waiting import wait_until
 from tests.e2e import verdict

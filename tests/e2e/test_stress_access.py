@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from remediator.fleet.repairs import (
+    Reboot,
+)
 from remediator.testbed.api import Api, ApiError
 from remediator.testbed.binaries import Binaries
-from remediator.testbed.hardware import Reboot
 from remediator.testbed.kubeconfig import Access
 from remediator.testbed.stage import ACCOUNT, NAMESPACE, NODES, Connect, Stage, deploy_directory
 from remediator.testbed.tokens import TokenMint

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from remediator.fleet.repairs import (
+    Reboot,
+)
 from remediator.testbed.binaries import Binaries
-from remediator.testbed.hardware import Reboot
 from remediator.testbed.kubeconfig import Access
 from remediator.testbed.stage import ACCOUNT, NAMESPACE
 from remediator.testbed.tokens import TokenMint

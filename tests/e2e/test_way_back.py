@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from remediator.core.ledger import number_of
-from remediator.testbed.repair_player import JobEnds
+from remediator.fleet.repairs import (
+    JobEnds,
+)
 from remediator.testbed.stage import Stage
 from remediator.testbed.waiting import wait_until
 from tests.e2e import verdict

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from remediator.adapters.audit import AuditRecord, read_records, writes
+from remediator.adapters.audit import AuditRecord, Numbered, read_records, writes
 from remediator.chaos.check import check
 from remediator.chaos.profile import load_profile
 from remediator.cli.chaos import render
@@ -165,11 +165,16 @@ def assert_custody(stage: Stage) -> None:
 
 def assert_rules(stage: Stage) -> None:
     """The rules of docs/chaos.md, on all that the API server wrote down of this stage."""
+    keys = stage.api.get(POLICY)["spec"].get("nodeKeys", ())
+    assert_records(read_records(stage.audit.path), keys)
+
+
+def assert_records(records: Iterable[Numbered], node_keys: Iterable[str]) -> None:
+    """The same on any records; ``node_keys`` are those of the policy."""
     profile = load_profile("remediator")
     assert profile.own is not None
-    keys = stage.api.get(POLICY)["spec"].get("nodeKeys", ())
-    profile = replace(profile, own=replace(profile.own, keys=(*profile.own.keys, *keys)))
-    report = check(read_records(stage.audit.path), profile)
+    profile = replace(profile, own=replace(profile.own, keys=(*profile.own.keys, *node_keys)))
+    report = check(records, profile)
     assert report.own
     assert not report.broken, "\n".join(render(report))
 

@@ -10,9 +10,15 @@ from remediator.errors import PermanentError
 from remediator.fleet.layout import (
     build_fleet,
 )
+from remediator.fleet.repairs import (
+    Reboot,
+)
 from remediator.testbed.api import Api
 from remediator.testbed.certificates import Authority
-from remediator.testbed.hardware import EVENTS_MAX, Hardware, Reboot
+from remediator.testbed.hardware import (
+    EVENTS_MAX,
+    Hardware,
+)
 from remediator.testbed.kubeconfig import Access
 from remediator.testbed.waiting import WaitExpiredError
 

@@ -1,0 +1,252 @@
+"""A simulated cluster with the product in it: kinds, pools, playbooks, and replicas of the controller.
+
+Only what a replica stands on is simulated; it is built by the same code as the process in a cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import structlog
+from ruamel.yaml import YAML
+
+from remediator.adapters.kube.server_clock import ServerClock
+from remediator.app.controller import Outside, open_caller, prepare
+from remediator.app.settings import Settings, lease_times
+from remediator.errors import PermanentError
+from remediator.fleet.node_objects import NodeSpec, Object
+from remediator.model.keys import LABEL_REPAIR
+from remediator.ports import Clock, Lane, Response
+from remediator.runtime.controller import Controller
+from remediator.sim.audit import Sink
+from remediator.sim.loop import VirtualClock
+from remediator.sim.request import User
+from remediator.sim.server import nowhere
+from remediator.sim.ticks import ClockTicks
+from remediator.sim.transport import SimTransport
+from remediator.sim.world.cluster import Cluster
+from remediator.sim.world.exporters import ADDRESS
+
+NAMESPACE: Final = "remediator"
+ACCOUNT: Final = User(
+    "system:serviceaccount:remediator:remediator",
+    ("system:serviceaccounts", "system:serviceaccounts:remediator", "system:authenticated"),
+)
+PARK_S: Final = 60.0
+PERIOD: Final = "15s"  # of the pages, as in production
+_MANIFESTS: Final = (
+    "deploy/crds/*.yaml",
+    "deploy/overlays/testbed/policy.yaml",
+    "deploy/overlays/repair-job/namespace.yaml",
+    "deploy/overlays/repair-job/podtemplate.yaml",
+    "deploy/examples/pools.yaml",
+    "playbooks/*.yaml",
+)
+
+_log = structlog.get_logger(__name__)
+
+
+@cache
+def shipped_objects() -> tuple[Object, ...]:
+    """What the project ships, in the order in which it is applied: kinds, policy, pools, playbooks.
+
+    Raises:
+        PermanentError: this is an installation without the manifests.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "deploy" / "crds").is_dir():
+        raise PermanentError(f"no manifests in {root}: run this from a checkout of the project")
+    yaml = YAML(typ="safe", pure=True)
+    files = [file for pattern in _MANIFESTS for file in sorted(root.glob(pattern))]
+    return tuple(item for file in files for item in yaml.load_all(file) if item)
+
+
+def enforcing(objects: Iterable[Object]) -> list[Object]:
+    """The same with every pool and playbook in Enforce, and the pages where the simulation has them."""
+    raised = {
+        "ResourcePool": {"maxMode": "Enforce"},
+        "Playbook": {"mode": "Enforce"},
+        "RemediationPolicy": {"maxMode": "Enforce", "repair": {"namespace": "remediator-repair"}},
+    }
+    result = []
+    for item in objects:
+        spec = item.get("spec", {}) | raised.get(item["kind"], {})
+        if item["kind"] == "RemediationPolicy":
+            spec["exporter"] = spec["exporter"] | {"address": ADDRESS, "period": PERIOD}
+        result.append(item | {"spec": spec} if item["kind"] in raised else item)
+    return result
+
+
+class Lifeline:
+    """``ports.Transport`` of one replica, until it is cut: then nothing leaves and nothing comes back."""
+
+    def __init__(self, inner: SimTransport) -> None:
+        self._inner = inner
+        self.cut = False
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout_s: float,
+        lane: Lane,
+    ) -> Response:
+        """See ``ports.Transport``."""
+        await self._while_alive()
+        reply = await self._inner.request(
+            method, path, query=query, headers=headers, body=body, timeout_s=timeout_s, lane=lane
+        )
+        await self._while_alive()
+        return reply
+
+    async def stream(
+        self,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        connect_timeout_s: float,
+        idle_timeout_s: float,
+    ) -> AsyncIterator[bytes]:
+        """See ``ports.Transport``."""
+        await self._while_alive()
+        lines = self._inner.stream(
+            path,
+            query=query,
+            headers=headers,
+            connect_timeout_s=connect_timeout_s,
+            idle_timeout_s=idle_timeout_s,
+        )
+        try:
+            async for line in lines:
+                await self._while_alive()
+                yield line
+        finally:
+            await lines.aclose()
+
+    async def _while_alive(self) -> None:
+        if self.cut:
+            await asyncio.Event().wait()
+
+
+class Replica:
+    """One process of the controller."""
+
+    def __init__(self, name: str, controller: Controller, lifeline: Lifeline) -> None:
+        self.name = name
+        self.controller = controller
+        self._lifeline = lifeline
+        self._task = asyncio.get_running_loop().create_task(controller.run())
+
+    @property
+    def alive(self) -> bool:
+        """Has it not ended by itself?"""
+        return not self._task.done()
+
+    async def stop(self) -> bool:
+        """End it as SIGTERM does; True where it ended well."""
+        self.controller.stop()
+        async with asyncio.timeout(PARK_S):
+            return await self._task
+
+    async def kill(self) -> None:
+        """End it as SIGKILL does: nothing more of it reaches the server."""
+        self._lifeline.cut = True
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+
+class Simulation:
+    """A cluster in memory with the product's objects in it; must be built on a running ``VirtualLoop``.
+
+    Args:
+        clock: of the running loop.
+        seed: decides everything that is drawn.
+        specs: the fleet.
+        objects: what is applied first, kinds before what needs them.
+        audit: is given every audit record.
+    """
+
+    def __init__(
+        self, clock: VirtualClock, *, seed: int, specs: Iterable[NodeSpec], objects: Iterable[Object],
+        audit: Sink = nowhere,
+    ) -> None:  # fmt: skip
+        self.clock = clock
+        self.cluster = Cluster(clock, seed=seed, specs=specs, repair_label=LABEL_REPAIR, audit=audit)
+        self._seed = seed
+        self.replicas: list[Replica] = []
+        self.cluster.apply(list(objects))
+        self.cluster.machines.register()
+
+    async def start(self, *, lease_s: float = 15.0, machine: Clock | None = None) -> Replica:
+        """Start one more replica.
+
+        Args:
+            lease_s: how long its successor will wait for it.
+            machine: its machine's wall clock, where that differs.
+
+        Raises:
+            PermanentError, TransientError: it can't start.
+        """
+        number = len(self.replicas)
+        name = f"replica-{number}"
+        seed = self._seed * 1_000 + number + 1
+        settings = Settings(namespace=NAMESPACE, identity=name, seed=seed, **lease_times(lease_s))
+        caller = open_caller(settings, seed)
+        way = SimTransport(
+            self.cluster.server, ACCOUNT, clock=self.clock, seed=seed, introduce=caller.headers
+        )
+        lifeline = Lifeline(way)
+        outside = Outside(
+            clock=ServerClock(machine or self.clock),
+            rng=Random(seed),
+            transport=lifeline,
+            caller=caller,
+            pages=self.cluster.pages,
+            ticks=ClockTicks(self.clock, on_error=_tell),
+        )
+        controller, _ = await prepare(settings, outside)
+        replica = Replica(name, controller, lifeline)
+        self.replicas.append(replica)
+        return replica
+
+    async def close(self) -> None:
+        """End every replica, and all that would go on by itself."""
+        for replica in self.replicas:
+            if replica.alive:
+                await replica.kill()
+        self.cluster.close()
+
+    # -- what there is to see
+
+    def all(self, kind: str) -> list[dict[str, Any]]:
+        """All objects of one of the product's kinds, by name. ``kind`` in the plural."""
+        found = self.cluster.get(f"/apis/remediator.dev/v1alpha1/{kind}")
+        return list(found["items"]) if found is not None else []
+
+    async def wait_for(self, what: str, true: Any, *, within_s: float, every_s: float = 0.5) -> None:
+        """Let time pass until ``true()`` holds.
+
+        Raises:
+            TimeoutError: not within ``within_s`` virtual seconds.
+        """
+        until = self.clock.monotonic() + within_s
+        while not true():
+            if self.clock.monotonic() >= until:
+                raise TimeoutError(f"not within {within_s:g} s: {what}")
+            await self.clock.sleep(every_s)
+
+
+def _tell(job: str, error: Exception) -> None:
+    _log.error("job failed", job=job, error=str(error))

@@ -1,0 +1,51 @@
+"""``ports.Pages`` without sockets: the pages of the machines, and the troubles on the way to them."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import Final
+
+from remediator.errors import PageError
+from remediator.fleet.exporter_state import ExporterStates
+from remediator.fleet.pages import Trouble
+from remediator.ports import Clock
+
+ADDRESS: Final = "http://{node}.exporters.test/metrics"
+_PREFIX: Final = "http://"
+_SUFFIX: Final = ".exporters.test/metrics"
+
+
+class SimPages:
+    """Answers the URLs of ``ADDRESS`` with the state that the exporters are in."""
+
+    def __init__(self, states: ExporterStates, *, clock: Clock, seed: int) -> None:
+        self._states = states
+        self._clock = clock
+        self._rng = Random(f"pages {seed}")
+
+    async def fetch(self, url: str, *, timeout_s: float, bytes_max: int) -> bytes:
+        """See ``ports.Pages``."""
+        node = url.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._clock.sleep(self._rng.uniform(0.001, 0.01))
+                answer = self._states.answer(node)
+                await self._clock.sleep(answer.slow_s)
+        except TimeoutError as error:
+            raise PageError("TimedOut", f"{url}: no page within {timeout_s:g} s") from error
+        match answer.trouble:
+            case Trouble.DOWN:
+                raise PageError("Unreachable", f"{url}: connection refused")
+            case Trouble.TRUNCATED:
+                raise PageError("Unreachable", f"{url}: ended in the middle of the page")
+            case Trouble.ENDLESS:
+                raise PageError("TooLarge", f"{url}: more than {bytes_max} bytes")
+            case Trouble.EMPTY:
+                return b""
+            case Trouble.HTML:
+                return b"<!DOCTYPE html><html><body>Please sign in</body></html>"
+            case Trouble.BINARY:
+                return bytes(range(256)) * 16
+            case _:
+                return answer.body
