@@ -6,7 +6,7 @@ Only what a replica stands on is simulated; it is built by the same code as the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from remediator.app.settings import Settings, lease_times
 from remediator.errors import PermanentError
 from remediator.fleet.node_objects import NodeSpec, Object
 from remediator.model.keys import LABEL_REPAIR
-from remediator.ports import Clock, Lane, Response
+from remediator.ports import Clock, Lane, Response, Transport
 from remediator.runtime.controller import Controller
 from remediator.sim.audit import Sink
 from remediator.sim.loop import VirtualClock
@@ -83,10 +83,18 @@ def enforcing(objects: Iterable[Object]) -> list[Object]:
     return result
 
 
+Wrap = Callable[[Transport], Transport]
+
+
+def as_it_is(way: Transport) -> Transport:
+    """Puts nothing in between."""
+    return way
+
+
 class Lifeline:
     """``ports.Transport`` of one replica, until it is cut: then nothing leaves and nothing comes back."""
 
-    def __init__(self, inner: SimTransport) -> None:
+    def __init__(self, inner: Transport) -> None:
         self._inner = inner
         self.cut = False
 
@@ -132,11 +140,18 @@ class Lifeline:
                 await self._while_alive()
                 yield line
         finally:
-            await lines.aclose()
+            await close_lines(lines)
 
     async def _while_alive(self) -> None:
         if self.cut:
             await asyncio.Event().wait()
+
+
+async def close_lines(lines: AsyncIterator[bytes]) -> None:
+    """End a stream, where it can be ended."""
+    close = getattr(lines, "aclose", None)
+    if close is not None:
+        await close()
 
 
 class Replica:
@@ -158,6 +173,15 @@ class Replica:
         self.controller.stop()
         async with asyncio.timeout(PARK_S):
             return await self._task
+
+    async def ended(self) -> bool:
+        """Wait for its end. True after a clean one.
+
+        Raises:
+            RemediatorError: why it ended, where it did so on its own; killed, it raises nothing.
+        """
+        await asyncio.wait([self._task])
+        return not self._task.cancelled() and self._task.result()
 
     async def kill(self) -> None:
         """End it as SIGKILL does: nothing more of it reaches the server."""
@@ -189,12 +213,15 @@ class Simulation:
         self.cluster.apply(list(objects))
         self.cluster.machines.register()
 
-    async def start(self, *, lease_s: float = 15.0, machine: Clock | None = None) -> Replica:
+    async def start(
+        self, *, lease_s: float = 15.0, machine: Clock | None = None, wrap: Wrap = as_it_is
+    ) -> Replica:
         """Start one more replica.
 
         Args:
             lease_s: how long its successor will wait for it.
             machine: its machine's wall clock, where that differs.
+            wrap: stands between the replica and the server.
 
         Raises:
             PermanentError, TransientError: it can't start.
@@ -207,7 +234,7 @@ class Simulation:
         way = SimTransport(
             self.cluster.server, ACCOUNT, clock=self.clock, seed=seed, introduce=caller.headers
         )
-        lifeline = Lifeline(way)
+        lifeline = Lifeline(wrap(way))
         outside = Outside(
             clock=ServerClock(machine or self.clock),
             rng=Random(seed),

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from remediator.adapters.audit import Numbered
 from remediator.chaos.profile import Profile
-from remediator.chaos.rules import RULES
+from remediator.chaos.rules import ENDINGS, RULES
 from remediator.chaos.rules.rule import Rule
 from remediator.chaos.world import World, is_dry_run
 
@@ -75,6 +75,15 @@ class _Book:
             request = f"{record.verb} {record.request_uri}"
             self.kept.append(Finding(numbered.line, record.audit_id, record.received_at, request, text))
 
+    def end(self, last: Numbered | None) -> None:
+        text = self.rule.end()
+        if text is not None and last is not None:
+            self.broken += 1
+            record = last.record
+            self.kept.append(
+                Finding(last.line, record.audit_id, record.staged_at, "the end of the log", text)
+            )
+
     def verdict(self, lacking: tuple[str, ...]) -> Verdict:
         rule = self.rule
         answer, why = self._answer(lacking)
@@ -101,35 +110,66 @@ class _Book:
         return ("held", "") if rule.judged else ("no case", "")
 
 
+class Judge:
+    """Judges one controller while its log is written, record by record; bounded in memory.
+
+    Args:
+        profile: of that controller.
+        calm: at the end of the log nothing has gone wrong for a while, so that endings can be judged.
+    """
+
+    def __init__(self, profile: Profile, *, calm: bool = False) -> None:
+        self._profile = profile
+        self._world = World()
+        rules = (*RULES, *ENDINGS) if calm else RULES
+        self._books = [_Book(rule(profile, self._world)) for rule in rules]
+        self._lacking = {each.rule.id: _lacking(each.rule, profile) for each in self._books}
+        self._seen = self._own = 0
+        self._others: set[str] = set()
+        self._last: Numbered | None = None
+
+    def see(self, numbered: Numbered) -> None:
+        """Take the next record in."""
+        record = numbered.record
+        self._seen += 1
+        self._last = numbered
+        if record.stage != "ResponseComplete":
+            return
+        if record.username == self._profile.user:
+            self._own += 1
+            if not is_dry_run(record):
+                for book in self._books:
+                    if not self._lacking[book.rule.id]:
+                        book.see(numbered)
+        elif not self._own and len(self._others) < KEPT_MAX:
+            self._others.add(record.username)
+        self._world.take(record)
+
+    def under_way(self) -> bool:
+        """Would an ending be missed if the log ended now?"""
+        return any(book.rule.end() is not None for book in self._books)
+
+    def report(self) -> Report:
+        """What the log says, once it has ended."""
+        for book in self._books:
+            if not self._lacking[book.rule.id]:
+                book.end(self._last)
+        return Report(
+            profile=self._profile.name,
+            user=self._profile.user,
+            records=self._seen,
+            own=self._own,
+            verdicts=tuple(each.verdict(self._lacking[each.rule.id]) for each in self._books),
+            users=() if self._own else tuple(sorted(self._others)),
+        )
+
+
 def check(records: Iterable[Numbered], profile: Profile) -> Report:
     """Judge one controller by one log, read once."""
-    world = World()
-    books = [_Book(rule(profile, world)) for rule in RULES]
-    lacking = {each.rule.id: _lacking(each.rule, profile) for each in books}
-    seen = own = 0
-    others: set[str] = set()
+    judge = Judge(profile)
     for numbered in records:
-        record = numbered.record
-        seen += 1
-        if record.stage != "ResponseComplete":
-            continue
-        if record.username == profile.user:
-            own += 1
-            if not is_dry_run(record):
-                for book in books:
-                    if not lacking[book.rule.id]:
-                        book.see(numbered)
-        elif not own and len(others) < KEPT_MAX:
-            others.add(record.username)
-        world.take(record)
-    return Report(
-        profile=profile.name,
-        user=profile.user,
-        records=seen,
-        own=own,
-        verdicts=tuple(each.verdict(lacking[each.rule.id]) for each in books),
-        users=() if own else tuple(sorted(others)),
-    )
+        judge.see(numbered)
+    return judge.report()
 
 
 def _lacking(rule: Rule, profile: Profile) -> tuple[str, ...]:

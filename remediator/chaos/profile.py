@@ -60,6 +60,20 @@ class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     holder: Key
 
 
+class Runs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the controller keeps book of each piece of work: an object of its own for each.
+
+    ``state`` and ``node`` are paths with dots. ``settled`` are states that nobody waits for any more;
+    ``keeps`` those in which the node stays fenced.
+    """
+
+    resource: Key
+    state: Key
+    node: Key
+    settled: tuple[str, ...]
+    keeps: tuple[str, ...]
+
+
 class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """At most so many nodes that carry this label may be fenced at once."""
 
@@ -84,6 +98,7 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     term: Term | None = None
     plan: Plan | None = None
     claims: Claims | None = None
+    runs: Runs | None = None
     budgets: tuple[Budget, ...] = ()
     limits: Limits = Limits()
     peers: tuple[Key, ...] = ()

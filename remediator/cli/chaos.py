@@ -13,6 +13,7 @@ from remediator.cli.exits import Stop
 
 if TYPE_CHECKING:
     from remediator.chaos.check import Report
+    from remediator.chaos.history import Outcome
     from remediator.chaos.profile import Profile
 
 SHOWN_MAX = 5
@@ -63,6 +64,79 @@ def check(path: Path, name: str, user: str, keys: tuple[str, ...], output: str) 
         for line in render(report):
             click.echo(line)
     sys.exit(exits.CHECK_FAILED if report.broken else exits.OK)
+
+
+@chaos.command()
+@click.option("--seeds", "text", required=True, help="A..B: each seed is one history.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--keep",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("chaos-broken"),
+    show_default=True,
+    help="Where histories that broke a rule are kept.",
+)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form."
+)
+def run(text: str, workers: int, folder: Path, output: str) -> None:
+    """Play histories full of faults on a simulated cluster, and judge each by its audit log.
+
+    Ends with 13 when a rule is broken; the history is kept as a file that replays.
+
+    Example: remediator chaos run --seeds 1..100 --workers 2
+    """
+    from remediator.chaos import campaign
+
+    campaign.hush()
+    schedules = campaign.drawn(campaign.seeds(text))
+    broken = 0
+    for outcome in campaign.run(schedules, workers=workers):
+        broken += bool(outcome.broken)
+        _tell(outcome, output)
+        if outcome.broken:
+            path = campaign.keep(outcome, folder)
+            click.echo(f"  again: remediator chaos replay {path}", err=True)
+    click.echo(f"{len(schedules)} histories, {broken} broken", err=True)
+    sys.exit(exits.CHECK_FAILED if broken else exits.OK)
+
+
+@chaos.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form."
+)
+def replay(path: Path, output: str) -> None:
+    """Play one kept history again: the same requests, the same verdict.
+
+    Example: remediator chaos replay chaos-broken/seed-42.json
+    """
+    from remediator.chaos import campaign
+
+    campaign.hush()
+    outcome = next(campaign.run([campaign.load(path)]))
+    _tell(outcome, output)
+    sys.exit(exits.CHECK_FAILED if outcome.broken else exits.OK)
+
+
+def _tell(outcome: Outcome, output: str) -> None:
+    import msgspec
+
+    if output == "json":
+        click.echo(msgspec.json.encode(outcome).decode())
+        return
+    schedule = outcome.schedule
+    idle = len(outcome.idle_faults) + len(outcome.idle_events)
+    click.echo(
+        f"seed {schedule.seed}: {', '.join(outcome.broken) or 'held'}; "
+        f"{len(schedule.faults)} faults, {len(schedule.events)} events, {idle} of them idle; "
+        f"{outcome.report.own} requests, {outcome.starts} starts, {outcome.reboots} reboots"
+    )
+    if outcome.crash:
+        click.echo(f"  it ended by itself: {outcome.crash}")
+    for line in render(outcome.report) if outcome.broken else ():
+        click.echo(f"  {line}")
 
 
 def _profile(name: str, user: str, keys: tuple[str, ...]) -> Profile:

@@ -10,9 +10,9 @@ from msgspec import Struct
 
 from remediator.core.account import Account
 from remediator.core.budget import limit_of, resolve
-from remediator.core.fleet import ranked_spares
 from remediator.core.gates import out_of
 from remediator.core.request import FleetView
+from remediator.core.spare_search import SpareSearch
 from remediator.core.spares import on_probation
 from remediator.core.spent import spent_by_others
 from remediator.model.keys import TAINT_QUARANTINE
@@ -115,5 +115,5 @@ def _spares(view: FleetView, account: Account, pool: ResourcePool) -> int:
     members = sorted(view.census.members(pool.metadata.name) & set(view.nodes))
     if not members:
         return 0
-    ranked = ranked_spares(view, pool, view.nodes[members[0]], account.reserved())
+    ranked = SpareSearch(view).ranked(pool, view.nodes[members[0]], account.reserved())
     return sum(not each.refused for each in ranked)

@@ -6,6 +6,8 @@ granted, so that shadow grants limit each other and nothing real.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from msgspec import UNSET
 
 from remediator.core import breaker, budget
@@ -15,6 +17,8 @@ from remediator.model.instant import write_instant
 from remediator.model.meta import Rate
 from remediator.model.policy import RATES_MAX, BreakerState, Grant, RateState
 from remediator.model.remediation import Remediation, RunState
+
+Out = tuple[Mapping[str, str], int]  # who does not serve, with the reason, and how many there are
 
 _DETACHED_STATES = (RunState.DETACHED, RunState.REPAIRING, RunState.VERIFYING)
 
@@ -66,6 +70,7 @@ class Account:
         self.rates: dict[str, RateState] = {state.scope: state for state in view.status.rates}
         self.begun: dict[str, int] = {}  # grants of this pass by playbook: their runs are not seen yet
         self.shadows: tuple[Shadow, ...] = ()
+        self._outs: dict[frozenset[str], tuple[tuple[Grant, ...], Out]] = {}
         self._cause_keys = breaker.cause_keys(view.policy.breaker, view.pools.values())
 
     def shadowed(self) -> Account:
@@ -99,6 +104,17 @@ class Account:
             self._forget_old_rates()
             self.breakers = breaker.with_trial(self.breakers, self.scopes(request), request.run)
         return grant
+
+    def out_once(self, pools: frozenset[str], find: Callable[[], Out]) -> Out:
+        """What ``find`` says of these pools, asked once for as long as the grants are the same.
+
+        Hundreds of requests may wait for one pool, and its members are thousands.
+        """
+        grants, known = self._outs.get(pools, ((), None))
+        if known is None or grants is not self.grants:
+            known = find()
+            self._outs[pools] = (self.grants, known)
+        return known
 
     def _forget_old_rates(self) -> None:
         """Keep the fleet's bucket and the newest others: the list is bounded, and old buckets are full.

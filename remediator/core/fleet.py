@@ -7,9 +7,8 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from itertools import islice
 from typing import Final, Literal
 
 from msgspec import UNSET, Struct
@@ -22,7 +21,8 @@ from remediator.core.gates import Case, evaluate
 from remediator.core.lifecycle import ended
 from remediator.core.plan import Plan, build_plan
 from remediator.core.request import FleetView, Request, Shadow
-from remediator.core.spares import Candidate, pick, rank, unfit
+from remediator.core.spare_search import SpareSearch
+from remediator.core.spares import pick, unfit
 from remediator.model.decision import GateVerdict
 from remediator.model.duration import seconds
 from remediator.model.instant import read_instant, write_instant
@@ -255,6 +255,7 @@ def _mark(view: FleetView, fault: Fault, keys: tuple[str, ...]) -> FaultMark:
 
 def _reclaim(view: FleetView, account: Account) -> None:
     """Give runs that wait in their swap step another spare where theirs was lost or turned sick."""
+    search = SpareSearch(view)
     for index, grant in enumerate(account.grants):
         run = view.runs.get(grant.run)
         if run is None or not _wants_spare(run):
@@ -263,7 +264,7 @@ def _reclaim(view: FleetView, account: Account) -> None:
         leaver = view.nodes.get(run.spec.node.name)
         if pool is None or leaver is None or _claim_holds(view, pool, leaver, grant.spare):
             continue
-        ranked = ranked_spares(view, pool, leaver, _taken(account) - {grant.spare})
+        ranked = search.ranked(pool, leaver, _taken(account) - {grant.spare})
         chosen = pick(tuple(each for each in ranked if each.node.name != grant.spare), frozenset())
         renewed = replace(
             grant,
@@ -295,21 +296,6 @@ def _claim_holds(view: FleetView, pool: ResourcePool, leaver: NodeView, spare: s
     return buffer is not None and unfit(node, leaver, pool.spec, buffer, view.fleetwide) is None
 
 
-def ranked_spares(
-    view: FleetView, pool: ResourcePool, leaver: NodeView, reserved: frozenset[str]
-) -> tuple[Candidate, ...]:
-    """Every node of the pool's buffers, judged for this leaver."""
-    return rank(leaver, pool.spec, _buffers(view, pool), reserved, view.fleetwide)
-
-
-def _buffers(view: FleetView, pool: ResourcePool) -> list[tuple[ResourcePool, list[NodeView]]]:
-    return [
-        (each, [view.nodes[name] for name in view.census.members(each.metadata.name) if name in view.nodes])
-        for each in view.pools.values()
-        if each.spec.role == "Buffer" and (not pool.spec.buffers or each.metadata.name in pool.spec.buffers)
-    ]
-
-
 class _Judge:
     """One walk over the requests. Lives for one pass."""
 
@@ -320,6 +306,7 @@ class _Judge:
         self._account = account
         self._shadow = shadow
         self._requests = requests
+        self._search = SpareSearch(view)
         self.granted: list[Granted] = []
         self.would_act: list[Granted] = []
         self.refused: list[Refused] = []
@@ -395,7 +382,7 @@ class _Judge:
         return True
 
     def _case(self, request: Request, account: Account) -> Case:
-        return open_case(self._view, account, request, self._requests)
+        return open_case(self._view, account, request, self._requests, search=self._search)
 
 
 def grant_lasts(spec: PlaybookSpec) -> timedelta:
@@ -407,45 +394,30 @@ def grant_lasts(spec: PlaybookSpec) -> timedelta:
     return timedelta(seconds=lasts_s)
 
 
-def open_case(view: FleetView, account: Account, request: Request, others: Sequence[Request] = ()) -> Case:
-    """Put one request in front of the gates, with the spare that it would get."""
+def open_case(
+    view: FleetView,
+    account: Account,
+    request: Request,
+    others: Sequence[Request] = (),
+    *,
+    search: SpareSearch | None = None,
+) -> Case:
+    """Put one request in front of the gates, with the spare that it would get.
+
+    ``search`` is one over this view, for a caller that asks often.
+    """
     home = view.census.home(request.node.name)
     pool = view.pools.get(home) if home is not None else None
     swaps = pool is not None and pool.spec.role == "Workload" and "swap" in request.playbook.actions
     if pool is None or not swaps:
         return Case(request=request, pool=pool, view=view, account=account, ranked=(), spare=None)
     reserved = _taken(account)
-    ranked = ranked_spares(view, pool, request.node, reserved)
-    sole = _sole_choices(view, request, others, reserved)
+    search = search or SpareSearch(view)
+    ranked = search.ranked(pool, request.node, reserved)
+    sole = search.sole_choices(request, others, reserved)
     return Case(
         request=request, pool=pool, view=view, account=account, ranked=ranked, spare=pick(ranked, sole)
     )
-
-
-def _sole_choices(
-    view: FleetView, request: Request, others: Sequence[Request], reserved: frozenset[str]
-) -> frozenset[str]:
-    """Spares that are the only fit one for another request; looked at for the first 16 only."""
-    found = set()
-    for other in others[:16]:
-        home = view.census.home(other.node.name)
-        pool = view.pools.get(home or "")
-        if other.machine == request.machine or pool is None or "swap" not in other.playbook.actions:
-            continue
-        fit = tuple(islice(_fit_spares(view, pool, other.node, reserved), 2))
-        if len(fit) == 1:
-            found.add(fit[0])
-    return frozenset(found)
-
-
-def _fit_spares(
-    view: FleetView, pool: ResourcePool, leaver: NodeView, reserved: frozenset[str]
-) -> Iterator[str]:
-    """Names of spares that fit, one by one: who asks for two must not pay for hundreds."""
-    for buffer, nodes in _buffers(view, pool):
-        for node in nodes:
-            if node.name not in reserved and unfit(node, leaver, pool.spec, buffer, view.fleetwide) is None:
-                yield node.name
 
 
 def build_run(case: Case, plan: Plan, mode: Literal["Audit", "Enforce"]) -> Remediation:

@@ -7,12 +7,13 @@ does not let the request through. Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Final, Literal
 
 from msgspec import UNSET, Struct
 
 from remediator.core import breaker, budget
-from remediator.core.account import Account, handed_over, run_state
+from remediator.core.account import Account, Out, handed_over, run_state
 from remediator.core.again import RETURN_ROLES
 from remediator.core.lifecycle import ended
 from remediator.core.own_keys import not_ours
@@ -221,7 +222,7 @@ def _budget(case: Case) -> Answer:
     pools = [pool for pool in case.view.pools.values() if pool.spec.role == "Workload"]
     fleet_out, fleet_size = out_of(case.view, case.account, pools)
     # A node of no pool is nobody's member, but taking it away is harm to the fleet all the same.
-    fleet_out |= {node: "Granted" for node in case.account.granted_nodes("")}
+    fleet_out = {**fleet_out, **dict.fromkeys(case.account.granted_nodes(""), "Granted")}
     parts, stop = [], ""
     if case.pool is not None and case.pool.spec.role == "Workload":
         own_out, own_size = out_of(case.view, case.account, [case.pool])
@@ -262,14 +263,20 @@ def _seen_out(view: FleetView, pools: Sequence[ResourcePool]) -> dict[str, str]:
     return {name: reason for name, reason in found.items() if name not in view.adopted}
 
 
-def out_of(view: FleetView, account: Account, pools: Sequence[ResourcePool]) -> tuple[dict[str, str], int]:
+def out_of(view: FleetView, account: Account, pools: Sequence[ResourcePool]) -> Out:
     """Who of these pools does not serve, with the reason, and the pools' size.
 
     Counted: members seen out of service, members under a grant that is not seen yet, and machines
     of open runs that are no members any more and have no replacement. Adopted machines leave both
     numbers.
     """
-    names = {pool.metadata.name for pool in pools}
+    names = frozenset(pool.metadata.name for pool in pools)
+    return account.out_once(names, lambda: _count_out(view, account, pools, names))
+
+
+def _count_out(
+    view: FleetView, account: Account, pools: Sequence[ResourcePool], names: frozenset[str]
+) -> Out:
     out = _seen_out(view, pools)
     members = {name for pool in names for name in view.census.members(pool)} - view.adopted
     for name in account.granted_nodes() & members:
@@ -286,7 +293,7 @@ def out_of(view: FleetView, account: Account, pools: Sequence[ResourcePool]) -> 
             key = ledger.node or machine
             out[key] = f"out since {ledger.out.run}"
             gone.add(key)
-    return out, len(members) + len(gone)
+    return MappingProxyType(out), len(members) + len(gone)
 
 
 def _concurrency(case: Case) -> Answer | None:

@@ -5,7 +5,7 @@ The same filter runs again, on fresh views, right before the hand-over.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 from msgspec import UNSET, Struct
@@ -61,6 +61,11 @@ def unfit(
     spare: NodeView, leaver: NodeView, pool: PoolSpec, buffer: ResourcePool, fleet: Fleetwide
 ) -> str | None:
     """Why ``spare`` may not take the place of ``leaver`` in ``pool``, or None."""
+    return out_of_use(spare, buffer, fleet) or misfit(spare, leaver, pool)
+
+
+def out_of_use(spare: NodeView, buffer: ResourcePool, fleet: Fleetwide) -> str | None:
+    """Why it may take nobody's place, or None."""
     busy = not_serving(spare, buffer, fleet.serving_taints)
     if busy is not None:
         return f"not ready to serve: {busy}"
@@ -71,6 +76,11 @@ def unfit(
         return f"has a fault signal: {fleet.sick[spare.name]}"
     if spare.name in fleet.blind:
         return "exporter page not fresh"
+    return None
+
+
+def misfit(spare: NodeView, leaver: NodeView, pool: PoolSpec) -> str | None:
+    """Why it may not take this leaver's place: other hardware, or too far away; or None."""
     return _other_hardware(spare, leaver, pool) or _too_far(spare, leaver, pool)
 
 
@@ -112,16 +122,19 @@ def rank(
     buffers: Iterable[tuple[ResourcePool, Iterable[NodeView]]],
     reserved: frozenset[str],
     fleet: Fleetwide,
+    busy: Callable[[NodeView, ResourcePool], str | None] | None = None,
 ) -> tuple[Candidate, ...]:
     """Every buffer node, the best first, refused ones last. Ties break by name.
 
-    Nearest wins, then fewest repairs; a node on probation comes after all others.
+    Nearest wins, then fewest repairs; a node on probation comes after all others. ``busy`` answers in
+    the place of ``out_of_use``, for a caller that asks often.
     """
     found = []
     for buffer, nodes in buffers:
         for node in nodes:
             refused = "reserved by another run" if node.name in reserved else None
-            refused = refused or unfit(node, leaver, pool, buffer, fleet)
+            refused = refused or (busy(node, buffer) if busy else out_of_use(node, buffer, fleet))
+            refused = refused or misfit(node, leaver, pool)
             found.append(
                 Candidate(
                     node=node,

@@ -5,6 +5,7 @@ The same types are the custom resource, the file, the editor's schema and the re
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -250,7 +251,7 @@ def action_name(step: Step) -> str:
     return names[0]
 
 
-class PlaybookInForce(Struct, frozen=True, kw_only=True):
+class PlaybookInForce(Struct, frozen=True, kw_only=True, dict=True):
     """A playbook as the controller follows it: the last good generation, and its text.
 
     ``text`` is the canonical JSON of ``spec``; a run carries it, so that later edits do not
@@ -262,6 +263,7 @@ class PlaybookInForce(Struct, frozen=True, kw_only=True):
     spec: PlaybookSpec
     text: str
 
-    @property
+    @cached_property
     def actions(self) -> tuple[str, ...]:
+        """Names of its steps' actions, in their order."""
         return tuple(action_name(step) for step in self.spec.steps)

@@ -29,6 +29,7 @@ from remediator.runtime.world import World
 MOVES_MAX: Final = 32  # status writes and step actions in one turn before others get theirs
 SEEN_WITHIN_S: Final = 5.0
 CONFLICT_PAUSE_S: Final = 0.02
+CONFLICT_PAUSE_MAX_S: Final = 5.0
 UNKNOWN_PAUSE_S: Final = 0.5
 # What won't work until a person acts. A server that has just started refuses everybody for a moment, too.
 ERROR_PAUSE_FIRST_S: Final = 1.0
@@ -60,6 +61,7 @@ class RunPass:
         self._clock = clock
         self._telemetry = telemetry
         self._stuck_turns: dict[str, int] = {}  # of open runs: errors of a person's making in a row
+        self._conflicts: dict[str, int] = {}  # of open runs: writes in a row that somebody else's came before
         self.term = 0
 
     async def turn(self, name: str) -> float | None:
@@ -73,6 +75,7 @@ class RunPass:
             run = self._world.run(name)
             if run is None:
                 self._observer.forget(name)
+                self._conflicts.pop(name, None)
                 after_s = None  # deleted: the sweep restores the node
                 break
             try:
@@ -108,6 +111,7 @@ class RunPass:
             await self._observer.look(move.look, view)
         if move.after_s is None:
             self._observer.forget(view.name)
+            self._conflicts.pop(view.name, None)
         return move.after_s
 
     async def _save(
@@ -124,6 +128,7 @@ class RunPass:
         if written.outcome is Outcome.APPLIED:
             self._world.wrote_run(msgspec.json.decode(written.body, type=Remediation))
             self._reporter.moved(view.run, before, status, reason)
+            self._conflicts.pop(view.name, None)
             return 0.0
         return await self._look_again(view.run, written)
 
@@ -137,9 +142,18 @@ class RunPass:
             self._world.forget_run(name)
         if written.refusal is not Refusal.CONFLICT:
             return UNKNOWN_PAUSE_S
-        # A watch that hangs must not turn into a stream of writes that are all refused.
         await self._world.caches.runs.wait_for(version_after(run.metadata.resource_version), SEEN_WITHIN_S)
-        return CONFLICT_PAUSE_S
+        return self._conflict_pause_s(name)
+
+    def _conflict_pause_s(self, run: str) -> float:
+        """Longer each time in a row: a watch that hangs must not turn into a stream of refused writes.
+
+        Waiting for the cache alone does not do: other objects may have brought it past this one's version
+        before it began to hang.
+        """
+        turns = self._conflicts.get(run, 0)
+        self._conflicts[run] = turns + 1
+        return min(CONFLICT_PAUSE_MAX_S, CONFLICT_PAUSE_S * 2.0 ** min(turns, 16))
 
     async def _act(self, move: Move, attribution: Attribution) -> float:
         if all(isinstance(action, EvictPod) for action in move.actions):
@@ -164,16 +178,17 @@ class RunPass:
         self._telemetry.observe("remediator_write_seconds", {"action": kind}, self._clock.monotonic() - began)
         match action:
             case PatchNode():
-                return await self._patched(action, written)
+                return await self._patched(action, written, attribution.run)
             case EvictPod():
                 return self._evicted(action, written, attribution.run)
             case CreateJob():
                 self._observer.forget_job(attribution.run)
                 return 0.0 if written.outcome is Outcome.APPLIED else UNKNOWN_PAUSE_S
 
-    async def _patched(self, action: PatchNode, written: Written) -> float:
+    async def _patched(self, action: PatchNode, written: Written, run: str) -> float:
         nodes = self._world.caches.nodes
         if written.outcome is Outcome.APPLIED:
+            self._conflicts.pop(run, None)
             version = resource_version(written.body)
             if version and not await nodes.wait_for(version, SEEN_WITHIN_S):
                 _log.warning("our own write is not seen in the watch", node=action.name, version=version)
@@ -182,7 +197,7 @@ class RunPass:
         if written.refusal is Refusal.CONFLICT:
             # Somebody wrote in between: the cache gets there within milliseconds.
             await nodes.wait_for(version_after(action.resource_version), SEEN_WITHIN_S)
-            return CONFLICT_PAUSE_S
+            return self._conflict_pause_s(run)
         _log.warning(
             "node patch not confirmed", node=action.name, outcome=written.outcome.value, error=written.message
         )

@@ -7,10 +7,10 @@ from typing import Final
 import structlog
 from msgspec import UNSET
 
-from remediator.core.fleet import ranked_spares
 from remediator.core.match import selects
 from remediator.core.pages import EXPORTER_PAGES, pages_condition
 from remediator.core.request import FleetView
+from remediator.core.spare_search import SpareSearch
 from remediator.core.summary import drifted, machines_away, playbook_status, pool_status
 from remediator.errors import PermanentError, TransientError
 from remediator.model.action import Attribution, SavePlaybookStatus, SavePoolStatus
@@ -70,7 +70,7 @@ class Statuses:
         quiet = [node for node in members if node.name not in view.census.out(name)]
         fit = 0
         if pool.spec.role == "Workload" and members:
-            ranked = ranked_spares(view, pool, members[0], frozenset(_reserved(view)))
+            ranked = SpareSearch(view).ranked(pool, members[0], frozenset(_reserved(view)))
             fit = sum(not candidate.refused for candidate in ranked)
         wanted = pool_status(
             pool,

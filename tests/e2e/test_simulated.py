@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import msgspec
 import pytest
 
 from remediator.adapters.audit import AuditRecord, Numbered
-from remediator.adapters.telemetry.logs import configure_logs
 from remediator.app.simulation import Replica, Simulation, enforcing, shipped_objects
 from remediator.fleet.layout import build_fleet
 from remediator.fleet.repairs import JobEnds, Reboot, Returns
@@ -38,7 +36,6 @@ class Scene:
         self.records: list[AuditRecord] = []
         decoder = msgspec.json.Decoder(AuditRecord)
         self.clock = virtual_clock()
-        configure_logs("warning", json=True, stream=StringIO(), clock=self.clock)
         self.simulation = Simulation(
             self.clock,
             seed=7,

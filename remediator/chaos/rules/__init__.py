@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from remediator.chaos.rules.endings import NoOrphans, RunsEnd
 from remediator.chaos.rules.evictions import BoundByUid, EvictionApiOnly, FenceFirst, RightPod
 from remediator.chaos.rules.nodes import OwnFieldsOnly, PeersRespected, VersionBound
 from remediator.chaos.rules.plans import Explained, LevelBudget, OneSpareOnePlan
@@ -26,3 +27,6 @@ RULES: Final[tuple[type[Rule], ...]] = (
     LeastPrivilege,
     PeersRespected,
 )
+
+# Judged at the end of a log that ends in calm.
+ENDINGS: Final[tuple[type[Rule], ...]] = (RunsEnd, NoOrphans)

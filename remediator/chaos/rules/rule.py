@@ -38,6 +38,10 @@ class Rule(ABC):
     def see(self, record: AuditRecord) -> str | None:
         """What is wrong with one completed request of the controller; None: nothing."""
 
+    def end(self) -> str | None:
+        """What is wrong at the end of a log that ends in calm; None: nothing, or no rule about that."""
+        return None
+
     def tell(self, wrong: str | None) -> str | None:
         """Count one judged case."""
         self.judged += 1

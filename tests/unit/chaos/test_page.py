@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 from remediator.chaos.profile import parse_profile
-from remediator.chaos.rules import RULES
+from remediator.chaos.rules import ENDINGS, RULES
+from remediator.chaos.schedule import EventKind, FaultKind
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "chaos.md").read_text("utf-8")
 
 
 def test_table_is_that_of_the_rules():
-    rows = re.findall(r"^\| (S\d+) \| (.+?) \|(.*)\|$", PAGE, re.M)
+    rows = re.findall(r"^\| ([SL]\d+) \| (.+?) \|(.*)\|$", PAGE, re.M)
+    rules = (*RULES, *ENDINGS)
 
     assert [(number, sentence) for number, sentence, _ in rows] == [
-        (rule.id, rule.sentence) for rule in RULES
+        (rule.id, rule.sentence) for rule in rules
     ]
-    assert [tuple(re.findall(r"`(\w+)`", needs)) for *_, needs in rows] == [rule.needs for rule in RULES]
+    assert [tuple(re.findall(r"`(\w+)`", needs)) for *_, needs in rows] == [rule.needs for rule in rules]
+
+
+def test_tables_are_those_of_the_schedule():
+    """Every fault and event has a row, and none is promised that can't be played."""
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| .+ \|$", PAGE, re.M)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)} - {
+        "HELD", "BROKEN", "UNKNOWN",
+    }  # fmt: skip
+
+    assert named == {*get_args(FaultKind), *get_args(EventKind)}
 
 
 def test_profile_of_the_page_can_be_read():

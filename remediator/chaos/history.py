@@ -1,0 +1,249 @@
+"""Plays one schedule on a simulated cluster, and judges it by its audit log alone.
+
+First everything goes wrong, then nothing does for a while: harm is judged all along, endings at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from random import Random
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from remediator.adapters.audit import AuditRecord, Numbered
+from remediator.app.simulation import Replica, Simulation, Wrap, as_it_is, enforcing, shipped_objects
+from remediator.chaos.check import Judge, Report
+from remediator.chaos.incidents import Incidents
+from remediator.chaos.network import FaultyTransport
+from remediator.chaos.profile import Profile, load_profile
+from remediator.chaos.schedule import AT_SERVER, Event, Fault, Schedule
+from remediator.errors import RemediatorError
+from remediator.fleet.dcgm_fields import FIELDS
+from remediator.fleet.exporter_state import ExporterStates
+from remediator.fleet.layout import build_fleet
+from remediator.fleet.workloads import Workload, workload_objects
+from remediator.ports import Transport
+from remediator.sim.loop import run_virtual, virtual_clock
+
+NODE_KEYS: Final = ("example.com/pool",)  # of the policy that is applied
+SETTLE_S: Final = 60.0
+RESTART_S: Final = 5.0  # a kubelet's first pause before it starts a process again
+GANG: Final = 4
+SHOWN: Final = frozenset(
+    f"DCGM_FI_DEV_{name}"
+    for name in (
+        "XID_ERRORS",
+        "GPU_TEMP",
+        "ROW_REMAP_PENDING",
+        "ROW_REMAP_FAILURE",
+        "UNCORRECTABLE_REMAPPED_ROWS",
+        "ECC_DBE_VOL_TOTAL",
+    )
+)
+LOOK_S: Final = 60.0
+QUIET_S: Final = 900.0
+_LEADERS: Final = ("KillLeader", "StopLeader")
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What came of one schedule.
+
+    ``idle`` are faults that never struck and events that could not happen, by their place: such a
+    history shows less than it says. ``digest`` is of the whole audit log.
+    """
+
+    schedule: Schedule
+    report: Report
+    digest: str
+    idle_faults: tuple[int, ...]
+    idle_events: tuple[int, ...]
+    starts: int
+    reboots: int
+    crash: str = ""
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """The rules that did not hold."""
+        found = tuple(each.rule for each in self.report.verdicts if each.answer == "broken")
+        return (*found, "crash") if self.crash else found
+
+
+def play(schedule: Schedule, *, bug: Wrap = as_it_is) -> Outcome:
+    """Play it to its end, in virtual time.
+
+    Args:
+        schedule: what goes wrong.
+        bug: stands between the controller and all faults, for whoever plants a bug to see it found.
+    """
+    return run_virtual(_History(schedule, bug).play())
+
+
+def shipped_profile() -> Profile:
+    """Ours, with the keys of the policy that a history applies."""
+    profile = load_profile("remediator")
+    assert profile.own is not None
+    return replace(profile, own=replace(profile.own, keys=(*profile.own.keys, *NODE_KEYS)))
+
+
+class _History:
+    def __init__(self, schedule: Schedule, bug: Wrap) -> None:
+        self._schedule = schedule
+        self._bug = bug
+        self._judge = Judge(shipped_profile(), calm=True)
+        self._decoder = msgspec.json.Decoder(AuditRecord)
+        self._digest = hashlib.sha256()
+        self._lines = 0
+        self._fired: Counter[int] = Counter()
+        self._idle_events: list[int] = []
+        self._began_s = float("inf")
+        self._starts = 0
+        self._crash = ""
+        self._ending = False
+
+    def _record(self, line: bytes) -> None:
+        self._lines += 1
+        self._digest.update(line)
+        self._judge.see(Numbered(self._lines, self._decoder.decode(line)))
+
+    async def play(self) -> Outcome:
+        schedule = self._schedule
+        self._clock = virtual_clock()
+        specs = build_fleet(schedule.racks, schedule.per_rack, infer=1, buffer=1)
+        self._simulation = Simulation(
+            self._clock,
+            seed=schedule.seed,
+            specs=specs,
+            objects=enforcing(shipped_objects()),
+            audit=self._record,
+        )
+        cluster = self._simulation.cluster
+        _shorten_pages(cluster.machines.exporters)
+        full = schedule.racks * (schedule.per_rack - 2)
+        cluster.apply(workload_objects(Workload(trainers=full - GANG, gang=GANG)))
+        keepers = [asyncio.create_task(self._keep(number)) for number in range(schedule.replicas)]
+        await self._clock.sleep(SETTLE_S)
+        self._began_s = self._clock.monotonic()
+        await self._storm(Incidents(cluster))
+        await self._calm(schedule.calm_s)
+        await self._stop(keepers)
+        return Outcome(
+            schedule=schedule,
+            report=self._judge.report(),
+            digest=self._digest.hexdigest(),
+            idle_faults=tuple(n for n in range(len(schedule.faults)) if not self._fired[n]),
+            idle_events=tuple(self._idle_events),
+            starts=self._starts,
+            reboots=len(cluster.machines.reboots),
+            crash=self._crash,
+        )
+
+    # -- the processes
+
+    async def _keep(self, number: int) -> None:
+        """Start a replica, and start it again whenever it has ended, as a kubelet does."""
+        await self._clock.sleep(number * 0.5)
+        while not self._ending:
+            try:
+                replica = await self._simulation.start(wrap=self._between)
+                self._starts += 1
+                await replica.ended()
+            except* RemediatorError as errors:
+                # Nothing that was decided: it could not start, and says so and ends.
+                if not all(_is_trouble(each) for each in errors.exceptions):
+                    self._crash = self._crash or repr(errors)[:500]
+            except* Exception as errors:  # noqa: BLE001 - whatever ends a process is what a history looks for
+                self._crash = self._crash or repr(errors.exceptions)[:500]
+            await self._clock.sleep(RESTART_S)
+
+    def _between(self, way: Transport) -> Transport:
+        rng = Random(f"faults {self._schedule.seed} {self._starts}")
+        faulty = FaultyTransport(
+            way,
+            self._schedule.faults,
+            clock=self._clock,
+            began_s=self._began_s if self._began_s != float("inf") else self._clock.monotonic() + SETTLE_S,
+            rng=rng,
+            fired=self._fired,
+        )
+        return self._bug(faulty)
+
+    def _leader(self) -> Replica | None:
+        return next(
+            (each for each in self._simulation.replicas if each.alive and each.controller.leading), None
+        )
+
+    async def _stop(self, keepers: list[asyncio.Task[None]]) -> None:
+        self._ending = True
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+        await self._simulation.close()
+
+    # -- what goes wrong
+
+    async def _storm(self, incidents: Incidents) -> None:
+        loop = asyncio.get_running_loop()
+        for number, fault in enumerate(self._schedule.faults):
+            if fault.kind in AT_SERVER:
+                loop.call_later(fault.from_s, self._at_server, number, fault)
+        for number, event in enumerate(self._schedule.events):
+            await self._until(event.at_s)
+            happened = await self._lead(event) if event.kind in _LEADERS else incidents.happen(event)
+            if not happened:
+                self._idle_events.append(number)
+        await self._until(self._schedule.ends_s)
+
+    async def _calm(self, most_s: float) -> None:
+        """Wait until nothing has been under way for a while; what still is after ``most_s`` is told."""
+        quiet_s, until = 0.0, self._clock.monotonic() + most_s
+        while quiet_s < QUIET_S and self._clock.monotonic() < until:
+            await self._clock.sleep(LOOK_S)
+            quiet_s = 0.0 if self._judge.under_way() else quiet_s + LOOK_S
+
+    async def _until(self, at_s: float) -> None:
+        await self._clock.sleep(max(0.0, self._began_s + at_s - self._clock.monotonic()))
+
+    async def _lead(self, event: Event) -> bool:
+        leader = self._leader()
+        if leader is None:
+            return False
+        if event.kind == "KillLeader":
+            await leader.kill()
+        else:
+            leader.controller.stop()
+        return True
+
+    def _at_server(self, number: int, fault: Fault) -> None:
+        server = self._simulation.cluster.server
+        for kind in server.kinds:
+            if fault.on in ("", kind.plural):
+                if fault.kind == "HistoryGone":
+                    server.expire(kind)
+                else:
+                    server.freeze(kind)
+        self._fired[number] += 1
+        if fault.kind == "CacheHangs":
+            asyncio.get_running_loop().call_later(fault.to_s - fault.from_s, self._thaw, fault)
+
+    def _thaw(self, fault: Fault) -> None:
+        server = self._simulation.cluster.server
+        for kind in server.kinds:
+            if fault.on in ("", kind.plural):
+                server.shelf(kind).thaw()
+
+
+def _shorten_pages(exporters: ExporterStates) -> None:
+    """Show the few fields that faults are told by: whole pages would be most of the work of a history."""
+    for field in FIELDS:
+        if field.name not in SHOWN:
+            for node in exporters.nodes:
+                exporters.hide_field(node, field.name)
+
+
+def _is_trouble(error: BaseException) -> bool:
+    return isinstance(error, RemediatorError)

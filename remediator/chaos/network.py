@@ -1,0 +1,161 @@
+"""Faults at the API boundary: a transport that answers badly, late, or not at all.
+
+It can be put before any server, since it only knows requests and replies.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from random import Random
+from typing import Any, Final
+
+import msgspec
+
+from remediator.chaos.schedule import AT_SERVER, WATCHES, Fault
+from remediator.errors import TransientError
+from remediator.ports import Clock, Lane, Response, Transport
+
+WRITES: Final = frozenset(("POST", "PUT", "PATCH", "DELETE"))
+SERVER_ERRORS: Final = ((500, "InternalError"), (503, "ServiceUnavailable"), (504, "Timeout"))
+AMBIGUOUS: Final = ((500, "InternalError"), (504, "Timeout"))
+
+
+class FaultyTransport:
+    """``ports.Transport`` over another one.
+
+    Args:
+        inner: what answers where no fault is due.
+        faults: those of a schedule; the server's own are left to the server.
+        clock: whose monotonic time, less ``began_s``, the faults' times count in.
+        began_s: when the schedule began.
+        rng: which request is hit.
+        fired: counts, by the fault's place in the schedule, how often it has struck.
+    """
+
+    def __init__(
+        self, inner: Transport, faults: Sequence[Fault], *, clock: Clock, began_s: float, rng: Random,
+        fired: Counter[int],
+    ) -> None:  # fmt: skip
+        self._inner = inner
+        self._faults = [(number, each) for number, each in enumerate(faults) if each.kind not in AT_SERVER]
+        self._clock = clock
+        self._began_s = began_s
+        self._rng = rng
+        self._fired = fired
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout_s: float,
+        lane: Lane,
+    ) -> Response:
+        """Send one request; see ``ports.Transport``."""
+        fault = self._drawn(method, path, watch=False)
+        if fault is not None and fault.kind == "Unanswered":
+            await self._clock.sleep(timeout_s)
+            raise TransientError(f"{method} {path}: no complete reply within {timeout_s:g} s (chaos)")
+        if fault is not None and fault.kind == "Slow":
+            await self._late(fault, timeout_s, f"{method} {path}")
+        if fault is not None and (refused := self._refused(fault, path)) is not None:
+            return refused
+        reply = await self._inner.request(
+            method, path, query=query, headers=headers, body=body, timeout_s=timeout_s, lane=lane
+        )
+        if fault is None:
+            return reply
+        if fault.kind == "LostReply":
+            raise TransientError(f"{method} {path}: connection reset (chaos)")
+        if fault.kind == "ErrorAfter":
+            code, reason = self._rng.choice(AMBIGUOUS)
+            return refusal(code, reason, "the server's reply was lost (chaos)")
+        return reply
+
+    async def _late(self, fault: Fault, timeout_s: float, what: str) -> None:
+        if fault.seconds >= timeout_s:
+            await self._clock.sleep(timeout_s)
+            raise TransientError(f"{what}: no complete reply within {timeout_s:g} s (chaos)")
+        await self._clock.sleep(fault.seconds)
+
+    def _refused(self, fault: Fault, path: str) -> Response | None:
+        """What comes back without the server having been asked."""
+        match fault.kind:
+            case "Conflict":
+                name = path.rstrip("/").rpartition("/")[2]
+                return refusal(409, "Conflict", f'Operation cannot be fulfilled on "{name}" (chaos)')
+            case "TooMany":
+                headers = {"retry-after": str(int(fault.seconds))} if fault.seconds >= 1 else {}
+                return refusal(429, "TooManyRequests", "too many requests (chaos)", headers)
+            case "ErrorBefore":
+                return refusal(*self._rng.choice(SERVER_ERRORS), "the server is unwell (chaos)")
+        return None
+
+    async def stream(
+        self,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        connect_timeout_s: float,
+        idle_timeout_s: float,
+    ) -> AsyncIterator[bytes]:
+        """Yield the lines of a watch; see ``ports.Transport``."""
+        lines = self._inner.stream(
+            path,
+            query=query,
+            headers=headers,
+            connect_timeout_s=connect_timeout_s,
+            idle_timeout_s=idle_timeout_s,
+        )
+        try:
+            async for line in lines:
+                fault = self._drawn("GET", path, watch=True)
+                if fault is not None and fault.kind == "WatchEnds":
+                    return
+                if fault is not None and fault.kind == "WatchBreaks":
+                    raise TransientError(f"WATCH {path}: connection reset (chaos)")
+                if fault is not None and fault.kind == "WatchHangs":
+                    await self._clock.sleep(idle_timeout_s)
+                    raise TransientError(f"WATCH {path}: silent for {idle_timeout_s:g} s (chaos)")
+                yield line
+        finally:
+            close: Any = getattr(lines, "aclose", None)
+            if close is not None:
+                await close()
+
+    def _drawn(self, method: str, path: str, *, watch: bool) -> Fault | None:
+        """The first fault that is due and whose die falls; it counts as fired."""
+        now = self._clock.monotonic() - self._began_s
+        for number, fault in self._faults:
+            if not fault.from_s <= now < fault.to_s or (fault.kind in WATCHES) is not watch:
+                continue
+            if fault.kind == "Conflict" and method not in ("PUT", "PATCH"):
+                continue
+            if fault.verb and fault.verb != method:
+                continue
+            if fault.on and fault.on not in path.split("/"):
+                continue
+            if self._rng.random() < fault.share:
+                self._fired[number] += 1
+                return fault
+        return None
+
+
+def refusal(code: int, reason: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A reply that says no, in the server's form."""
+    body = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+        "reason": reason,
+        "code": code,
+    }
+    said = {"content-type": "application/json", **(headers or {})}
+    return Response(code, said, msgspec.json.encode(body))

@@ -1,0 +1,100 @@
+"""The words of a history: what goes wrong, when and how. Plain data, so that a case is a file.
+
+Nothing here belongs to one controller. Numbers are those of the fault operators in docs/chaos.md.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+FAULTS_MAX: Final = 64
+EVENTS_MAX: Final = 256
+
+Seconds = Annotated[float, Meta(ge=0, le=10_000_000)]
+Share = Annotated[float, Meta(gt=0, le=1)]
+
+FaultKind = Literal[
+    "Conflict",  # F1: 409 of a write that was well
+    "TooMany",  # F2: 429, with or without Retry-After
+    "ErrorBefore",  # F3: 500, 503 or 504, nothing was done
+    "ErrorAfter",  # F4: 500 or 504, and it was done
+    "LostReply",  # F4: the connection broke after it was done
+    "Unanswered",  # F5: nothing comes back before the client gives up
+    "WatchEnds",  # F6: closed as the server does
+    "WatchBreaks",  # F6: reset
+    "WatchHangs",  # F6: half open, nobody says anything
+    "HistoryGone",  # F7: 410 of watches and of pages
+    "CacheHangs",  # F10: watches and cached lists show the past, writes go on
+    "Slow",  # F30: each answer takes longer
+]
+# What is asked of the server itself, and not of the way to it.
+AT_SERVER: Final = frozenset(("HistoryGone", "CacheHangs"))
+WATCHES: Final = frozenset(("WatchEnds", "WatchBreaks", "WatchHangs"))
+
+EventKind = Literal[
+    "Xid",  # a page shows the XID ``value`` on GPU 0
+    "RemapPending",  # the page says that a row remap is pending
+    "Condition",  # a problem detector sets ``detail``, as TYPE=STATUS
+    "Silent",  # F20, F21: the kubelet dies, for ``value`` seconds; 0 for ever
+    "PagesLie",  # F22: the pages of the share ``value`` of all nodes show an XID
+    "PageTrouble",  # F23: the page of a node answers with ``detail``
+    "Heal",  # the page of a node is well again
+    "Uncordon",  # F24: a person uncordons
+    "Untaint",  # F24: a person removes every taint of a controller
+    "Cordon",  # F24: a person cordons
+    "DeleteNode",  # F25
+    "RecreateNode",  # F19: under its name, with another uid
+    "KillLeader",  # F13
+    "StopLeader",  # F15: a clean hand-over
+    "PartDown",  # F32, F33: ``detail`` of the cluster's parts, for ``value`` seconds
+    "RebootGoes",  # F34: the node's next reboots go as ``detail`` says
+]
+
+
+class Fault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """A fault of the API or of the way to it: ``share`` of the matching requests in a time, by dice.
+
+    ``on`` narrows it to one resource (plural) and ``verb`` to one method; empty: all. ``seconds`` is
+    a time that the kind has: Retry-After, or how much longer an answer takes.
+    """
+
+    kind: FaultKind
+    from_s: Seconds
+    to_s: Seconds
+    share: Share = 1.0
+    on: str = ""
+    verb: str = ""
+    seconds: Seconds = 0.0
+
+
+class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """Something that happens once in the cluster."""
+
+    at_s: Seconds
+    kind: EventKind
+    node: str = ""
+    value: float = 0.0
+    detail: str = ""
+
+
+class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """One history: a fleet, what goes wrong in it, and how long it is left alone afterwards.
+
+    ``calm_s`` is the longest that it may take until nothing is under way any more. Times count from
+    the moment at which a leader has settled. ``seed`` decides what is not said here.
+    """
+
+    seed: int
+    racks: Annotated[int, Meta(ge=1, le=64)] = 3
+    per_rack: Annotated[int, Meta(ge=3, le=64)] = 8
+    replicas: Annotated[int, Meta(ge=1, le=3)] = 2
+    faults: Annotated[tuple[Fault, ...], Meta(max_length=FAULTS_MAX)] = ()
+    events: Annotated[tuple[Event, ...], Meta(max_length=EVENTS_MAX)] = ()
+    calm_s: Seconds = 21_600.0
+
+    @property
+    def ends_s(self) -> float:
+        """When the last thing goes wrong."""
+        return max((0.0, *(each.to_s for each in self.faults), *(each.at_s for each in self.events)))

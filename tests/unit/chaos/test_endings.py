@@ -1,0 +1,98 @@
+"""What must have ended once nothing has gone wrong for a while: traces that break it, and near misses."""
+
+from __future__ import annotations
+
+import pytest
+
+from remediator.chaos.check import Judge, Report, Verdict
+from remediator.chaos.profile import load_profile
+from tests.unit.chaos.trace import FENCE, NODE, POOL, Trace
+
+
+def run_is(trace: Trace, name: str, state: str, *, node: str = NODE) -> None:
+    left = {"kind": "Remediation", "spec": {"node": {"name": node}}, "status": {"state": state}}
+    trace.write("patch", "remediations", name, subresource="status", sent={}, left=left)
+
+
+def judged(trace: Trace, *, calm: bool = True) -> Report:
+    judge = Judge(load_profile("remediator"), calm=calm)
+    for numbered in trace.records():
+        judge.see(numbered)
+    return judge.report()
+
+
+def verdict(trace: Trace, rule: str) -> Verdict:
+    return next(each for each in judged(trace).verdicts if each.rule == rule)
+
+
+def fenced() -> Trace:
+    trace = Trace()
+    trace.node(POOL)
+    trace.patch(POOL, FENCE)
+    return trace
+
+
+@pytest.mark.parametrize("state", ["Granted", "Draining", "Verifying", ""])
+def test_work_that_is_under_way_in_calm_is_told(state: str) -> None:
+    trace = Trace()
+    run_is(trace, "m-1", state)
+    found = verdict(trace, "L1")
+
+    assert found.answer == "broken"
+    assert found.findings[0].text == f"m-1 is {state or 'nowhere'}"
+
+
+@pytest.mark.parametrize("state", ["Returned", "Failed", "Held", "Blocked", "NodeGone"])
+def test_work_that_has_ended_or_waits_for_a_person_is_none(state: str) -> None:
+    trace = Trace()
+    run_is(trace, "m-1", "Draining")
+    run_is(trace, "m-1", state)
+
+    assert verdict(trace, "L1").answer == "held"
+
+
+def test_work_whose_record_was_deleted_is_over() -> None:
+    trace = Trace()
+    run_is(trace, "m-1", "Draining")
+    trace.write("delete", "remediations", "m-1", left={"kind": "Status"})
+
+    assert verdict(trace, "L1").answer == "held"
+
+
+def test_fenced_node_without_work_is_an_orphan() -> None:
+    trace = fenced()
+    run_is(trace, "m-1", "Returned")
+    found = verdict(trace, "L4")
+
+    assert found.answer == "broken"
+    assert found.findings[0].text == f"{NODE} is fenced, and no work keeps it out"
+
+
+@pytest.mark.parametrize("state", ["Failed", "HandedOff", "Held", "Repairing"])
+def test_fenced_node_that_work_keeps_out_is_none(state: str) -> None:
+    trace = fenced()
+    run_is(trace, "m-1", state)
+
+    assert verdict(trace, "L4").answer == "held"
+
+
+def test_fenced_node_that_other_work_names_is_an_orphan() -> None:
+    trace = fenced()
+    run_is(trace, "m-1", "Failed", node="gpu-2")
+
+    assert verdict(trace, "L4").answer == "broken"
+
+
+def test_log_that_goes_on_is_not_judged_by_its_end() -> None:
+    trace = fenced()
+    run_is(trace, "m-1", "Draining")
+
+    assert not {"L1", "L4"} & {each.rule for each in judged(trace, calm=False).verdicts}
+
+
+def test_more_than_a_few_are_counted() -> None:
+    trace = Trace()
+    for number in range(8):
+        run_is(trace, f"m-{number}", "Draining")
+
+    assert verdict(trace, "L1").findings[0].text.endswith("m-4 is Draining, and 3 more")

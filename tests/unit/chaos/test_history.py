@@ -1,0 +1,217 @@
+"""Whole histories: each is the same when it is played again, and shows a bug that was planted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from remediator.chaos import campaign
+from remediator.chaos.draw import draw
+from remediator.chaos.history import play
+from remediator.chaos.schedule import Event, Fault, Schedule
+from remediator.cli.exits import CHECK_FAILED
+from remediator.errors import InputError
+from remediator.ports import Lane, Response, Transport
+
+HARD = Event(at_s=5, kind="Xid", node="gpu-a-01", value=79)
+QUIET = Schedule(seed=3, replicas=1, events=(HARD,), calm_s=3_600)
+
+Body = dict[str, Any]
+
+
+class Mutated:
+    """A transport whose requests were written by a worse controller."""
+
+    def __init__(
+        self, inner: Transport, mutate: Callable[[str, str, Body], list[tuple[str, str, Body]]]
+    ) -> None:
+        self._inner = inner
+        self._mutate = mutate
+        self.stream = inner.stream
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout_s: float,
+        lane: Lane,
+    ) -> Response:
+        sent = msgspec.json.decode(body) if body else {}
+        *others, last = self._mutate(method, path, sent)
+        for each in others:
+            await self._send(*each, headers, timeout_s, lane)
+        method, path, changed = last
+        return await self._inner.request(
+            method,
+            path,
+            query=query,
+            headers=headers,
+            body=msgspec.json.encode(changed) if body else None,
+            timeout_s=timeout_s,
+            lane=lane,
+        )
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: Body,
+        headers: Mapping[str, str] | None,
+        timeout_s: float,
+        lane: Lane,
+    ) -> None:
+        sent = msgspec.json.encode(body)
+        await self._inner.request(method, path, headers=headers, body=sent, timeout_s=timeout_s, lane=lane)
+
+
+def evicts_by_name(method: str, path: str, body: Body) -> list[tuple[str, str, Body]]:
+    if path.endswith("/eviction"):
+        body = body | {"deleteOptions": {}}
+    return [(method, path, body)]
+
+
+def deletes_pods(method: str, path: str, body: Body) -> list[tuple[str, str, Body]]:
+    if path.endswith("/eviction"):
+        return [("DELETE", path.removesuffix("/eviction"), body["deleteOptions"])]
+    return [(method, path, body)]
+
+
+def patches_blindly(method: str, path: str, body: Body) -> list[tuple[str, str, Body]]:
+    if method == "PATCH" and path.startswith("/api/v1/nodes/"):
+        body["metadata"].pop("resourceVersion", None)
+    return [(method, path, body)]
+
+
+def clears_labels_of_others(method: str, path: str, body: Body) -> list[tuple[str, str, Body]]:
+    if method == "PATCH" and path.startswith("/api/v1/nodes/"):
+        body["metadata"].setdefault("labels", {})["topology.example.com/rack"] = "moved"
+    return [(method, path, body)]
+
+
+@pytest.mark.timeout(120)
+def test_quiet_history_of_a_hard_fault_holds_every_rule() -> None:
+    outcome = play(QUIET)
+
+    assert outcome.broken == ()
+    assert outcome.reboots == 1
+    answers = {each.rule: each.answer for each in outcome.report.verdicts}
+    assert {answers[rule] for rule in ("S4", "S5", "S7", "S12", "S24", "L1", "L4")} == {"held"}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("mutate", "rule"),
+    [
+        (evicts_by_name, "S4"),
+        (deletes_pods, "S8"),
+        (patches_blindly, "S5"),
+        (clears_labels_of_others, "S12"),
+    ],
+)
+def test_planted_bug_is_found(
+    mutate: Callable[[str, str, Body], list[tuple[str, str, Body]]], rule: str
+) -> None:
+    outcome = play(QUIET, bug=lambda way: Mutated(way, mutate))
+
+    assert rule in outcome.broken
+
+
+@pytest.mark.timeout(120)
+def test_watch_that_hangs_brings_no_stream_of_refused_writes() -> None:
+    """A person has changed the node since: every write from the old version is refused until that is seen."""
+    hangs = Fault(kind="WatchHangs", from_s=4, to_s=300, on="nodes")
+    touched = Event(at_s=20, kind="Cordon", node="gpu-a-01")
+    again = Event(at_s=21, kind="Uncordon", node="gpu-a-01")
+    outcome = play(replace(QUIET, faults=(hangs,), events=(touched, again, replace(HARD, at_s=22))))
+
+    assert outcome.idle_faults == ()
+    assert outcome.broken == ()
+
+
+@pytest.mark.timeout(120)
+def test_same_seed_is_the_same_history() -> None:
+    first, again = play(draw(11)), play(draw(11))
+
+    assert first == again
+    assert first.broken == ()
+
+
+@pytest.mark.timeout(60)
+def test_fault_that_never_strikes_is_told() -> None:
+    missed = Fault(kind="ErrorAfter", from_s=1, to_s=2, on="no-such-resource")
+    struck = Fault(kind="Slow", from_s=0, to_s=30, seconds=1)
+    gone = Event(at_s=20, kind="Cordon", node="gpu-z-99")
+    outcome = play(Schedule(seed=4, replicas=1, faults=(missed, struck), events=(gone,), calm_s=60))
+
+    assert (outcome.idle_faults, outcome.idle_events) == ((0,), (0,))
+
+
+def test_kept_history_is_read_back(tmp_path: Path) -> None:
+    schedule = draw(42)
+    path = tmp_path / "seed-42.json"
+    path.write_bytes(msgspec.json.encode(schedule))
+
+    assert campaign.load(path) == schedule
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "Expected `object`"),
+        ('{"seed": 1, "colour": 2}', "unknown field `colour`"),
+        ('{"seed": 1, "faults": [{"kind": "Flood", "fromS": 1, "toS": 2}]}', r"Invalid enum value 'Flood'"),
+        ('{"seed": 1, "events": [{"kind": "Xid", "atS": -1}]}', r"\$.events\[0\].atS"),
+    ],
+)
+def test_file_that_is_no_history_is_refused_by_field(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "history.json"
+    path.write_text(text, "utf-8")
+    with pytest.raises(InputError, match=said):
+        campaign.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "a", "5..1", "1..", "1..2000000"])
+def test_range_of_seeds_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="no range of seeds"):
+        campaign.seeds(text)
+
+
+def replay(path: Path) -> subprocess.CompletedProcess[str]:
+    """As people run it: a process of its own, which says what is logged and where."""
+    words = [sys.executable, "-m", "remediator", "chaos", "replay", str(path)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+
+
+@pytest.mark.timeout(120)
+def test_command_plays_keeps_and_replays(tmp_path: Path) -> None:
+    kept = tmp_path / "history.json"
+    kept.write_bytes(msgspec.json.encode(Schedule(seed=3, replicas=1, events=(HARD,), calm_s=3_600)))
+    held = replay(kept)
+    assert (held.returncode, held.stdout[:12]) == (0, "seed 3: held")
+
+    # Nothing can have ended a second after the fault: the machine is under way.
+    kept.write_bytes(msgspec.json.encode(Schedule(seed=3, replicas=1, events=(HARD,), calm_s=1)))
+    broken = replay(kept)
+    assert broken.returncode == CHECK_FAILED
+    assert "seed 3: L1" in broken.stdout
+
+
+@pytest.mark.timeout(120)
+def test_campaign_on_two_processes_says_what_one_says() -> None:
+    schedules = [Schedule(seed=seed, replicas=1, events=(HARD,), calm_s=60) for seed in (1, 2, 3)]
+    alone = {each.schedule.seed: each.digest for each in campaign.run(schedules)}
+    together = {each.schedule.seed: each.digest for each in campaign.run(schedules, workers=2)}
+
+    assert alone == together
+    assert len(set(alone.values())) == 3
