@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import click
@@ -87,8 +88,7 @@ def run(text: str, workers: int, folder: Path, output: str) -> None:
 
     Example: remediator chaos run --seeds 1..100 --workers 2
     """
-    from remediator.chaos import campaign
-
+    campaign = _campaign()
     campaign.hush()
     schedules = campaign.drawn(campaign.seeds(text))
     broken = 0
@@ -112,12 +112,27 @@ def replay(path: Path, output: str) -> None:
 
     Example: remediator chaos replay chaos-broken/seed-42.json
     """
-    from remediator.chaos import campaign
-
+    campaign = _campaign()
     campaign.hush()
     outcome = next(campaign.run([campaign.load(path)]))
     _tell(outcome, output)
     sys.exit(exits.CHECK_FAILED if outcome.broken else exits.OK)
+
+
+def _campaign() -> ModuleType:
+    """What plays histories; a controller that is deployed has no simulator.
+
+    Raises:
+        Stop: its packages are not there.
+    """
+    try:
+        from remediator.chaos import campaign
+    except ModuleNotFoundError as error:
+        if error.name not in ("jsonpatch", "jsonschema_rs"):
+            raise
+        message = f"the simulator needs the package `{error.name}`: pip install 'remediator[sim]'"
+        raise Stop(message) from error
+    return campaign
 
 
 def _tell(outcome: Outcome, output: str) -> None:

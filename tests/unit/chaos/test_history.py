@@ -207,6 +207,16 @@ def test_command_plays_keeps_and_replays(tmp_path: Path) -> None:
     assert "seed 3: L1" in broken.stdout
 
 
+def test_command_without_the_simulators_packages_names_them() -> None:
+    without = "import sys; sys.modules['jsonpatch'] = None; from remediator.cli import main; main()"
+    words = [sys.executable, "-c", without, "chaos", "run", "--seeds", "1"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 1
+    assert "pip install 'remediator[sim]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.timeout(120)
 def test_campaign_on_two_processes_says_what_one_says() -> None:
     schedules = [Schedule(seed=seed, replicas=1, events=(HARD,), calm_s=60) for seed in (1, 2, 3)]
