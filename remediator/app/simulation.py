@@ -262,7 +262,9 @@ class Simulation:
         found = self.cluster.get(f"/apis/remediator.dev/v1alpha1/{kind}")
         return list(found["items"]) if found is not None else []
 
-    async def wait_for(self, what: str, true: Any, *, within_s: float, every_s: float = 0.5) -> None:
+    async def wait_for(
+        self, what: str, true: Callable[[], object], *, within_s: float, every_s: float = 0.5
+    ) -> None:
         """Let time pass until ``true()`` holds.
 
         Raises:

@@ -48,25 +48,17 @@ class Budgets(Part):
         healthy = sum(_healthy(pod) for pod in pods)
         expected = self._expected(pods)
         desired = _desired(budget.obj["spec"], expected)
-        gone = {each["metadata"]["name"] for each in pods if "deletionTimestamp" in each["metadata"]}
-        known = {each["metadata"]["name"] for each in pods}
-        disrupted = (budget.obj.get("status") or {}).get("disruptedPods") or {}
         status = {
             "observedGeneration": budget.obj["metadata"]["generation"],
             "expectedPods": expected,
             "desiredHealthy": desired,
             "currentHealthy": healthy,
             "disruptionsAllowed": max(0, healthy - desired) if expected else 0,
-            "disruptedPods": {pod: at if pod in known - gone else None for pod, at in disrupted.items()},
+            "disruptedPods": _still_disrupted(budget.obj, pods),
         }
-        before = budget.obj.get("status") or {}
-        still = {pod: at for pod, at in status["disruptedPods"].items() if at}
-        if before == status | {"disruptedPods": still} or before == {
-            each: value for each, value in status.items() if each != "disruptedPods"
-        }:
-            return
-        path = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets/{name}/status"
-        self.actor.send("PATCH", path, {"status": status})
+        if status != budget.obj.get("status"):
+            path = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets/{name}/status"
+            self.actor.send("PUT", path, budget.obj | {"status": status})
 
     def _expected(self, pods: list[Json]) -> int:
         """What the pods' controllers want, each counted once; what has none counts for itself."""
@@ -84,6 +76,13 @@ class Budgets(Part):
         plural = {"ReplicaSet": "replicasets", "StatefulSet": "statefulsets"}.get(reference["kind"])
         found = self.shelf("apps", plural).get((namespace, reference["name"])) if plural else None
         return int(found.obj["spec"].get("replicas", 1)) if found is not None else 1
+
+
+def _still_disrupted(budget: Json, pods: list[Json]) -> Json:
+    """Pods whose eviction was let through and whose deletion is not seen yet."""
+    here = {each["metadata"]["name"] for each in pods if "deletionTimestamp" not in each["metadata"]}
+    disrupted = (budget.get("status") or {}).get("disruptedPods") or {}
+    return {pod: at for pod, at in disrupted.items() if pod in here}
 
 
 def _selects(budget: Json, pod: Json) -> bool:
