@@ -76,6 +76,11 @@ test: check testbed-ready ## everything: check, then all tests in one run
 test-long: testbed-ready ## what takes too long for every change: every crash point, long outages
 	$(BIN)/python -m pytest -m long
 
+.PHONY: chaos
+chaos: $(STAMP) ## the long run on the simulator: 500 histories, every crash point of every playbook
+	$(BIN)/remediator chaos run --seeds 1..500 --workers 2
+	$(BIN)/remediator chaos crash-points
+
 .PHONY: test-oldest
 test-oldest: export REMEDIATOR_TESTBED_KUBERNETES = oldest
 test-oldest: testbed-ready ## what needs a real API server, on the oldest Kubernetes that is supported

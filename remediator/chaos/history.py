@@ -26,9 +26,11 @@ from remediator.errors import RemediatorError
 from remediator.fleet.dcgm_fields import FIELDS
 from remediator.fleet.exporter_state import ExporterStates
 from remediator.fleet.layout import build_fleet
+from remediator.fleet.node_objects import LABEL_POOL
 from remediator.fleet.workloads import Workload, workload_objects
 from remediator.ports import Transport
 from remediator.sim.loop import run_virtual, virtual_clock
+from remediator.sim.refusal import Json
 
 NODE_KEYS: Final = ("example.com/pool",)  # of the policy that is applied
 SETTLE_S: Final = 60.0
@@ -50,11 +52,17 @@ QUIET_S: Final = 900.0
 _LEADERS: Final = ("KillLeader", "StopLeader")
 
 
+class Killed(BaseException):
+    """Ends a process at once wherever it is raised: no handler of the controller's own sees it."""
+
+
 class Outcome(Struct, frozen=True, kw_only=True):
     """What came of one schedule.
 
     ``idle`` are faults that never struck and events that could not happen, by their place: such a
-    history shows less than it says. ``digest`` is of the whole audit log.
+    history shows less than it says. ``digest`` is of the whole audit log. ``ending`` says in lines how each
+    node and each piece of work ended, without what differs from run to run; work that was never granted has
+    done nothing, and is left out.
     """
 
     schedule: Schedule
@@ -64,6 +72,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     idle_events: tuple[int, ...]
     starts: int
     reboots: int
+    ending: tuple[str, ...]
     crash: str = ""
 
     @property
@@ -130,6 +139,7 @@ class _History:
         self._began_s = self._clock.monotonic()
         await self._storm(Incidents(cluster))
         await self._calm(schedule.calm_s)
+        ending = self._describe()
         await self._stop(keepers)
         return Outcome(
             schedule=schedule,
@@ -139,8 +149,22 @@ class _History:
             idle_events=tuple(self._idle_events),
             starts=self._starts,
             reboots=len(cluster.machines.reboots),
+            ending=ending,
             crash=self._crash,
         )
+
+    def _describe(self) -> tuple[str, ...]:
+        nodes = self._simulation.cluster.get("/api/v1/nodes")
+        assert nodes is not None
+        lines = [_of_node(node) for node in nodes["items"]]
+        for run in self._simulation.all("remediations"):
+            status, spec = run.get("status") or {}, run["spec"]
+            if status.get("state") == "NotGranted":
+                continue
+            spare = (status.get("spare") or {}).get("name", "")
+            what = f"{spec['node']['name']}: {spec['faultClass']}"
+            lines.append(f"work {what}: {status.get('state', '')} {spare}".rstrip())
+        return tuple(sorted(lines))
 
     # -- the processes
 
@@ -152,6 +176,8 @@ class _History:
                 replica = await self._simulation.start(wrap=self._between)
                 self._starts += 1
                 await replica.ended()
+            except* Killed:
+                pass
             except* RemediatorError as errors:
                 # Nothing that was decided: it could not start, and says so and ends.
                 if not all(_is_trouble(each) for each in errors.exceptions):
@@ -243,6 +269,14 @@ def _shorten_pages(exporters: ExporterStates) -> None:
         if field.name not in SHOWN:
             for node in exporters.nodes:
                 exporters.hide_field(node, field.name)
+
+
+def _of_node(node: Json) -> str:
+    meta, spec = node["metadata"], node["spec"]
+    taints = sorted(each["key"] for each in spec.get("taints") or ())
+    cordon = " cordoned" if spec.get("unschedulable") else ""
+    pool = (meta.get("labels") or {}).get(LABEL_POOL, "")
+    return f"node {meta['name']}: pool {pool or 'none'}{cordon}, {' '.join(taints) or 'no taints'}"
 
 
 def _is_trouble(error: BaseException) -> bool:

@@ -119,6 +119,40 @@ def replay(path: Path, output: str) -> None:
     sys.exit(exits.CHECK_FAILED if outcome.broken else exits.OK)
 
 
+@chaos.command("crash-points")
+@click.option(
+    "--playbook", "names", multiple=True, help="A shipped one; more than once for several. Default: all."
+)
+@click.option(
+    "--every", type=click.IntRange(1, 200), default=1, show_default=True, help="Each Nth point only."
+)
+def crash_points(names: tuple[str, ...], every: int) -> None:
+    """Kill the controller at each of its writes: before it, after it, and with the reply lost.
+
+    The end must be that of the history without a crash. Ends with 13 where it is not.
+
+    Example: remediator chaos crash-points --playbook gpu-off-bus --every 10
+    """
+    campaign = _campaign()
+    from remediator.chaos import crash_points as points
+
+    campaign.hush()
+    unknown = [name for name in names if name not in points.STARTS]
+    if unknown:
+        raise click.UsageError(f"no playbook {unknown[0]}; one of {', '.join(points.STARTS)}")
+    different = 0
+    for name in names or points.STARTS:
+        expected, writes = points.reference(name)
+        chosen = list(points.crashes(len(writes)))[::every]
+        for crash in chosen:
+            found = points.difference(expected, points.play_crash(name, crash))
+            different += bool(found)
+            for line in found:
+                click.echo(f"{name}, {crash.fate.value} {writes[crash.write]} (write {crash.write}): {line}")
+        click.echo(f"{name}: {len(writes)} writes, {len(chosen)} points played")
+    sys.exit(exits.CHECK_FAILED if different else exits.OK)
+
+
 def _campaign() -> ModuleType:
     """What plays histories; a controller that is deployed has no simulator.
 

@@ -1,0 +1,176 @@
+"""Kills the controller at each of its writes: before it, after it, and with the reply lost.
+
+Whatever the point, the end must be the one of the history without a crash, and no machine may have been
+rebooted twice. Source: Sieve, "intermediate states"; rule S33.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from remediator.chaos.history import Killed, Outcome, play
+from remediator.chaos.schedule import Event, Schedule
+from remediator.errors import TransientError
+from remediator.ports import Lane, Response, Transport
+
+NODE: Final = "gpu-a-01"
+POINTS_MAX: Final = 200  # a history that writes more is no history of one fault
+CALM_S: Final = 14_400.0
+# What starts each shipped playbook; the others only report.
+STARTS: Final[Mapping[str, Event]] = {
+    "gpu-off-bus": Event(at_s=5, kind="Xid", node=NODE, value=79),
+    "gpu-gsp": Event(at_s=5, kind="Xid", node=NODE, value=119),
+    "gpu-double-bit-ecc": Event(at_s=5, kind="Xid", node=NODE, value=48),
+    "gpu-row-remap": Event(at_s=5, kind="RemapPending", node=NODE),
+    "gpu-row-remap-failed": Event(at_s=5, kind="Xid", node=NODE, value=64),
+    "kernel-deadlock": Event(at_s=5, kind="Condition", node=NODE, detail="KernelDeadlock=True"),
+    "node-condition-reboot": Event(at_s=5, kind="Condition", node=NODE, detail="XfsShutdown=True"),
+    "node-condition-handoff": Event(at_s=5, kind="Condition", node=NODE, detail="ReadonlyFilesystem=True"),
+    "node-unreachable": Event(at_s=5, kind="Silent", node=NODE),
+}
+_WRITES: Final = frozenset(("POST", "PUT", "PATCH", "DELETE"))
+# Written again and again by design, or asking for nothing but an answer.
+_NOT_COUNTED: Final = ("leases", "events", "selfsubjectaccessreviews", "selfsubjectreviews")
+
+
+class Fate(enum.Enum):
+    """What becomes of the process, and of its request."""
+
+    BEFORE = "before"  # dead before the server heard of it
+    AFTER = "after"  # dead after it was done
+    LOST = "lost"  # alive, and never told that it was done
+
+
+class Crash(Struct, frozen=True):
+    """The write, counted from 0 over the whole history, and what becomes of it."""
+
+    write: int
+    fate: Fate
+
+
+class Counted:
+    """Counts the writes of all processes of one history, and lets the chosen one go wrong."""
+
+    def __init__(self, crash: Crash | None) -> None:
+        self.writes: list[str] = []
+        self._crash = crash
+
+    def between(self, way: Transport) -> Transport:
+        """One process' way to the server."""
+        return _Way(way, self)
+
+    def next_fate(self, method: str, path: str) -> Fate | None:
+        """Take one more write down."""
+        number = len(self.writes)
+        self.writes.append(f"{method} {path}")
+        return self._crash.fate if self._crash is not None and self._crash.write == number else None
+
+
+class _Way:
+    def __init__(self, inner: Transport, counted: Counted) -> None:
+        self._inner = inner
+        self._counted = counted
+        self._dead = False
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout_s: float,
+        lane: Lane,
+    ) -> Response:
+        """See ``ports.Transport``."""
+        await self._while_alive()
+        counts = method in _WRITES and not any(part in _NOT_COUNTED for part in path.split("/"))
+        fate = self._counted.next_fate(method, path) if counts else None
+        if fate is Fate.BEFORE:
+            self._die()
+        reply = await self._inner.request(
+            method, path, query=query, headers=headers, body=body, timeout_s=timeout_s, lane=lane
+        )
+        await self._while_alive()
+        if fate is Fate.AFTER:
+            self._die()
+        if fate is Fate.LOST:
+            raise TransientError(f"{method} {path}: connection reset (chaos)")
+        return reply
+
+    async def stream(
+        self,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        connect_timeout_s: float,
+        idle_timeout_s: float,
+    ) -> AsyncIterator[bytes]:
+        """See ``ports.Transport``."""
+        lines = self._inner.stream(
+            path,
+            query=query,
+            headers=headers,
+            connect_timeout_s=connect_timeout_s,
+            idle_timeout_s=idle_timeout_s,
+        )
+        try:
+            async for line in lines:
+                yield line
+        finally:
+            close = getattr(lines, "aclose", None)
+            if close is not None:
+                await close()
+
+    def _die(self) -> None:
+        self._dead = True
+        raise Killed
+
+    async def _while_alive(self) -> None:
+        """What else was on its way never arrives, and is never answered."""
+        if self._dead:
+            await asyncio.Event().wait()
+
+
+def schedule_of(playbook: str) -> Schedule:
+    """The history of one fault, with one process at a time.
+
+    Raises:
+        KeyError: no such playbook.
+    """
+    return Schedule(seed=1, racks=2, per_rack=5, replicas=1, events=(STARTS[playbook],), calm_s=CALM_S)
+
+
+def reference(playbook: str) -> tuple[Outcome, tuple[str, ...]]:
+    """The history without a crash, and its writes in order."""
+    counted = Counted(None)
+    return play(schedule_of(playbook), bug=counted.between), tuple(counted.writes)
+
+
+def crashes(writes: int) -> Iterator[Crash]:
+    """Every point of a history with so many writes."""
+    for number in range(min(writes, POINTS_MAX)):
+        for fate in Fate:
+            yield Crash(number, fate)
+
+
+def play_crash(playbook: str, crash: Crash) -> Outcome:
+    """The same history with one crash."""
+    return play(schedule_of(playbook), bug=Counted(crash).between)
+
+
+def difference(expected: Outcome, found: Outcome) -> tuple[str, ...]:
+    """In what the end differs from that of the reference; nothing where it does not."""
+    lines = [f"broken: {rule}" for rule in found.broken]
+    lines += [f"- {line}" for line in expected.ending if line not in found.ending]
+    lines += [f"+ {line}" for line in found.ending if line not in expected.ending]
+    if found.reboots != expected.reboots:
+        lines.append(f"{found.reboots} reboots, {expected.reboots} without a crash")
+    return tuple(lines)
