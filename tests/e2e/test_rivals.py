@@ -130,7 +130,9 @@ def test_drain_by_hand_beside_ours_harms_nobody(full_stage: Stage) -> None:
 
 
 def kubectl_drain(stage: Stage, node: str) -> None:
-    words = ("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=60s")
+    # Our own repair pod stays: whoever drains it away ends the repair, and with it the run.
+    ours = ("--pod-selector", "!remediator.dev/repair")
+    words = ("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=60s", *ours)
     done: subprocess.CompletedProcess[Any] = stage.cluster.kubectl(*words, check=False)
     assert done.returncode == 0, done.stderr
 
