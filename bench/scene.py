@@ -19,6 +19,7 @@ import msgspec
 from ruamel.yaml import YAML
 
 from bench import bare
+from remediator.app.manifests import deploy_directory
 from remediator.fleet.layout import build_fleet
 from remediator.fleet.node_objects import LABEL_ASSET, NodeSpec, node_object
 from remediator.testbed import fleet
@@ -27,7 +28,14 @@ from remediator.testbed.binaries import Binaries
 from remediator.testbed.components import Options
 from remediator.testbed.launcher import ControlPlane
 from remediator.testbed.node_edits import timestamp
-from remediator.testbed.stage import GROUP, NODES, POLICY, RUNS, USER, Stage, deploy_directory
+from remediator.testbed.stage import (
+    GROUP,
+    NODES,
+    POLICY,
+    RUNS,
+    USER,
+    Stage,
+)
 from remediator.testbed.waiting import wait_until
 
 NodeSize = Literal["small", "full"]

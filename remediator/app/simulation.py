@@ -6,10 +6,9 @@ Only what a replica stands on is simulated; it is built by the same code as the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -17,12 +16,14 @@ import structlog
 from ruamel.yaml import YAML
 
 from remediator.adapters.kube.server_clock import ServerClock
+from remediator.adapters.kube.wire import close_lines
 from remediator.app.controller import Outside, open_caller, prepare
+from remediator.app.manifests import deploy_directory
+from remediator.app.relay import Call, Relay, WatchCall
 from remediator.app.settings import Settings, lease_times
-from remediator.errors import PermanentError
 from remediator.fleet.node_objects import NodeSpec, Object
 from remediator.model.keys import LABEL_REPAIR
-from remediator.ports import Clock, Lane, Response, Transport
+from remediator.ports import Clock, Response, Transport
 from remediator.runtime.controller import Controller
 from remediator.sim.audit import Sink
 from remediator.sim.loop import VirtualClock
@@ -59,9 +60,7 @@ def shipped_objects() -> tuple[Object, ...]:
     Raises:
         PermanentError: this is an installation without the manifests.
     """
-    root = Path(__file__).resolve().parents[2]
-    if not (root / "deploy" / "crds").is_dir():
-        raise PermanentError(f"no manifests in {root}: run this from a checkout of the project")
+    root = deploy_directory().parent
     yaml = YAML(typ="safe", pure=True)
     files = [file for pattern in _MANIFESTS for file in sorted(root.glob(pattern))]
     return tuple(item for file in files for item in yaml.load_all(file) if item)
@@ -91,50 +90,22 @@ def as_it_is(way: Transport) -> Transport:
     return way
 
 
-class Lifeline:
-    """``ports.Transport`` of one replica, until it is cut: then nothing leaves and nothing comes back."""
+class Lifeline(Relay):
+    """The way of one replica to the server, until it is cut: then nothing leaves and nothing comes back."""
 
     def __init__(self, inner: Transport) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self.cut = False
 
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        timeout_s: float,
-        lane: Lane,
-    ) -> Response:
-        """See ``ports.Transport``."""
+    async def call(self, call: Call) -> Response:
         await self._while_alive()
-        reply = await self._inner.request(
-            method, path, query=query, headers=headers, body=body, timeout_s=timeout_s, lane=lane
-        )
+        reply = await self.send(call)
         await self._while_alive()
         return reply
 
-    async def stream(
-        self,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        connect_timeout_s: float,
-        idle_timeout_s: float,
-    ) -> AsyncIterator[bytes]:
-        """See ``ports.Transport``."""
+    async def watch(self, call: WatchCall) -> AsyncIterator[bytes]:
         await self._while_alive()
-        lines = self._inner.stream(
-            path,
-            query=query,
-            headers=headers,
-            connect_timeout_s=connect_timeout_s,
-            idle_timeout_s=idle_timeout_s,
-        )
+        lines = self.open(call)
         try:
             async for line in lines:
                 await self._while_alive()
@@ -145,13 +116,6 @@ class Lifeline:
     async def _while_alive(self) -> None:
         if self.cut:
             await asyncio.Event().wait()
-
-
-async def close_lines(lines: AsyncIterator[bytes]) -> None:
-    """End a stream, where it can be ended."""
-    close = getattr(lines, "aclose", None)
-    if close is not None:
-        await close()
 
 
 class Replica:

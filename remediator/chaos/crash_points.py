@@ -6,17 +6,18 @@ rebooted twice. Source: Sieve, "intermediate states"; rule S33.
 
 from __future__ import annotations
 
-import asyncio
 import enum
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from msgspec import Struct
 
+from remediator.app.relay import Call
+from remediator.app.simulation import Lifeline
 from remediator.chaos.history import Killed, Outcome, play
 from remediator.chaos.schedule import Event, Schedule
 from remediator.errors import TransientError
-from remediator.ports import Lane, Response, Transport
+from remediator.ports import Response, Transport
 
 NODE: Final = "gpu-a-01"
 POINTS_MAX: Final = 200  # a history that writes more is no history of one fault
@@ -64,79 +65,36 @@ class Counted:
         """One process' way to the server."""
         return _Way(way, self)
 
-    def next_fate(self, method: str, path: str) -> Fate | None:
+    def next_fate(self, write: Call) -> Fate | None:
         """Take one more write down."""
         number = len(self.writes)
-        self.writes.append(f"{method} {path}")
+        self.writes.append(write.what)
         return self._crash.fate if self._crash is not None and self._crash.write == number else None
 
 
-class _Way:
-    def __init__(self, inner: Transport, counted: Counted) -> None:
-        self._inner = inner
-        self._counted = counted
-        self._dead = False
+class _Way(Lifeline):
+    """The way of one process; at the chosen write it is cut, or loses the reply."""
 
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        timeout_s: float,
-        lane: Lane,
-    ) -> Response:
-        """See ``ports.Transport``."""
+    def __init__(self, inner: Transport, counted: Counted) -> None:
+        super().__init__(inner)
+        self._counted = counted
+
+    async def call(self, call: Call) -> Response:
         await self._while_alive()
-        counts = method in _WRITES and not any(part in _NOT_COUNTED for part in path.split("/"))
-        fate = self._counted.next_fate(method, path) if counts else None
+        counts = call.method in _WRITES and not any(part in _NOT_COUNTED for part in call.path.split("/"))
+        fate = self._counted.next_fate(call) if counts else None
         if fate is Fate.BEFORE:
             self._die()
-        reply = await self._inner.request(
-            method, path, query=query, headers=headers, body=body, timeout_s=timeout_s, lane=lane
-        )
-        await self._while_alive()
+        reply = await super().call(call)
         if fate is Fate.AFTER:
             self._die()
         if fate is Fate.LOST:
-            raise TransientError(f"{method} {path}: connection reset (chaos)")
+            raise TransientError(f"{call.what}: connection reset (chaos)")
         return reply
 
-    async def stream(
-        self,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        connect_timeout_s: float,
-        idle_timeout_s: float,
-    ) -> AsyncIterator[bytes]:
-        """See ``ports.Transport``."""
-        lines = self._inner.stream(
-            path,
-            query=query,
-            headers=headers,
-            connect_timeout_s=connect_timeout_s,
-            idle_timeout_s=idle_timeout_s,
-        )
-        try:
-            async for line in lines:
-                yield line
-        finally:
-            close = getattr(lines, "aclose", None)
-            if close is not None:
-                await close()
-
     def _die(self) -> None:
-        self._dead = True
+        self.cut = True
         raise Killed
-
-    async def _while_alive(self) -> None:
-        """What else was on its way never arrives, and is never answered."""
-        if self._dead:
-            await asyncio.Event().wait()
 
 
 def schedule_of(playbook: str) -> Schedule:

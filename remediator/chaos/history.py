@@ -22,7 +22,7 @@ from remediator.chaos.incidents import Incidents
 from remediator.chaos.network import FaultyTransport
 from remediator.chaos.profile import Profile, load_profile
 from remediator.chaos.schedule import AT_SERVER, Event, Fault, Schedule
-from remediator.errors import RemediatorError
+from remediator.errors import PermanentError, TransientError
 from remediator.fleet.dcgm_fields import FIELDS
 from remediator.fleet.exporter_state import ExporterStates
 from remediator.fleet.layout import build_fleet
@@ -173,18 +173,21 @@ class _History:
         await self._clock.sleep(number * 0.5)
         while not self._ending:
             try:
-                replica = await self._simulation.start(wrap=self._between)
-                self._starts += 1
-                await replica.ended()
+                await self._live()
             except* Killed:
                 pass
-            except* RemediatorError as errors:
-                # Nothing that was decided: it could not start, and says so and ends.
-                if not all(_is_trouble(each) for each in errors.exceptions):
-                    self._crash = self._crash or repr(errors)[:500]
             except* Exception as errors:  # noqa: BLE001 - whatever ends a process is what a history looks for
                 self._crash = self._crash or repr(errors.exceptions)[:500]
             await self._clock.sleep(RESTART_S)
+
+    async def _live(self) -> None:
+        """One process, from start to end. An error that it ends by is a finding, whatever the error."""
+        try:
+            replica = await self._simulation.start(wrap=self._between)
+        except (TransientError, PermanentError):
+            return  # it could not start, and said so
+        self._starts += 1
+        await replica.ended()
 
     def _between(self, way: Transport) -> Transport:
         rng = Random(f"faults {self._schedule.seed} {self._starts}")
@@ -277,7 +280,3 @@ def _of_node(node: Json) -> str:
     cordon = " cordoned" if spec.get("unschedulable") else ""
     pool = (meta.get("labels") or {}).get(LABEL_POOL, "")
     return f"node {meta['name']}: pool {pool or 'none'}{cordon}, {' '.join(taints) or 'no taints'}"
-
-
-def _is_trouble(error: BaseException) -> bool:
-    return isinstance(error, RemediatorError)

@@ -6,22 +6,24 @@ It can be put before any server, since it only knows requests and replies.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from remediator.adapters.kube.wire import close_lines
+from remediator.app.relay import Call, Relay, WatchCall
 from remediator.chaos.schedule import AT_SERVER, WATCHES, Fault
 from remediator.errors import TransientError
-from remediator.ports import Clock, Lane, Response, Transport
+from remediator.ports import Clock, Response, Transport
+from remediator.sim.refusal import Refused
 
-WRITES: Final = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 SERVER_ERRORS: Final = ((500, "InternalError"), (503, "ServiceUnavailable"), (504, "Timeout"))
 AMBIGUOUS: Final = ((500, "InternalError"), (504, "Timeout"))
 
 
-class FaultyTransport:
+class FaultyTransport(Relay):
     """``ports.Transport`` over another one.
 
     Args:
@@ -37,40 +39,27 @@ class FaultyTransport:
         self, inner: Transport, faults: Sequence[Fault], *, clock: Clock, began_s: float, rng: Random,
         fired: Counter[int],
     ) -> None:  # fmt: skip
-        self._inner = inner
+        super().__init__(inner)
         self._faults = [(number, each) for number, each in enumerate(faults) if each.kind not in AT_SERVER]
         self._clock = clock
         self._began_s = began_s
         self._rng = rng
         self._fired = fired
 
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        timeout_s: float,
-        lane: Lane,
-    ) -> Response:
-        """Send one request; see ``ports.Transport``."""
-        fault = self._drawn(method, path, watch=False)
+    async def call(self, call: Call) -> Response:
+        fault = self._drawn(call.method, call.path, watch=False)
         if fault is not None and fault.kind == "Unanswered":
-            await self._clock.sleep(timeout_s)
-            raise TransientError(f"{method} {path}: no complete reply within {timeout_s:g} s (chaos)")
+            await self._clock.sleep(call.timeout_s)
+            raise TransientError(f"{call.what}: no complete reply within {call.timeout_s:g} s (chaos)")
         if fault is not None and fault.kind == "Slow":
-            await self._late(fault, timeout_s, f"{method} {path}")
-        if fault is not None and (refused := self._refused(fault, path)) is not None:
+            await self._late(fault, call.timeout_s, call.what)
+        if fault is not None and (refused := self._refused(fault, call.path)) is not None:
             return refused
-        reply = await self._inner.request(
-            method, path, query=query, headers=headers, body=body, timeout_s=timeout_s, lane=lane
-        )
+        reply = await self.send(call)
         if fault is None:
             return reply
         if fault.kind == "LostReply":
-            raise TransientError(f"{method} {path}: connection reset (chaos)")
+            raise TransientError(f"{call.what}: connection reset (chaos)")
         if fault.kind == "ErrorAfter":
             code, reason = self._rng.choice(AMBIGUOUS)
             return refusal(code, reason, "the server's reply was lost (chaos)")
@@ -89,44 +78,28 @@ class FaultyTransport:
                 name = path.rstrip("/").rpartition("/")[2]
                 return refusal(409, "Conflict", f'Operation cannot be fulfilled on "{name}" (chaos)')
             case "TooMany":
-                headers = {"retry-after": str(int(fault.seconds))} if fault.seconds >= 1 else {}
-                return refusal(429, "TooManyRequests", "too many requests (chaos)", headers)
+                after_s = int(fault.seconds) if fault.seconds >= 1 else None
+                return refusal(429, "TooManyRequests", "too many requests (chaos)", after_s)
             case "ErrorBefore":
                 return refusal(*self._rng.choice(SERVER_ERRORS), "the server is unwell (chaos)")
         return None
 
-    async def stream(
-        self,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        connect_timeout_s: float,
-        idle_timeout_s: float,
-    ) -> AsyncIterator[bytes]:
-        """Yield the lines of a watch; see ``ports.Transport``."""
-        lines = self._inner.stream(
-            path,
-            query=query,
-            headers=headers,
-            connect_timeout_s=connect_timeout_s,
-            idle_timeout_s=idle_timeout_s,
-        )
+    async def watch(self, call: WatchCall) -> AsyncIterator[bytes]:
+        what, idle_s = f"WATCH {call.path}", call.idle_timeout_s
+        lines = self.open(call)
         try:
             async for line in lines:
-                fault = self._drawn("GET", path, watch=True)
+                fault = self._drawn("GET", call.path, watch=True)
                 if fault is not None and fault.kind == "WatchEnds":
                     return
                 if fault is not None and fault.kind == "WatchBreaks":
-                    raise TransientError(f"WATCH {path}: connection reset (chaos)")
+                    raise TransientError(f"{what}: connection reset (chaos)")
                 if fault is not None and fault.kind == "WatchHangs":
-                    await self._clock.sleep(idle_timeout_s)
-                    raise TransientError(f"WATCH {path}: silent for {idle_timeout_s:g} s (chaos)")
+                    await self._clock.sleep(idle_s)
+                    raise TransientError(f"{what}: silent for {idle_s:g} s (chaos)")
                 yield line
         finally:
-            close: Any = getattr(lines, "aclose", None)
-            if close is not None:
-                await close()
+            await close_lines(lines)
 
     def _drawn(self, method: str, path: str, *, watch: bool) -> Fault | None:
         """The first fault that is due and whose die falls; it counts as fired."""
@@ -146,16 +119,10 @@ class FaultyTransport:
         return None
 
 
-def refusal(code: int, reason: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
+def refusal(code: int, reason: str, message: str, retry_after_s: int | None = None) -> Response:
     """A reply that says no, in the server's form."""
-    body = {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Failure",
-        "message": message,
-        "reason": reason,
-        "code": code,
-    }
-    said = {"content-type": "application/json", **(headers or {})}
-    return Response(code, said, msgspec.json.encode(body))
+    refused = Refused(code, reason, message, retry_after_s=retry_after_s)
+    headers = {"content-type": "application/json"}
+    if retry_after_s is not None:
+        headers["retry-after"] = str(retry_after_s)
+    return Response(code, headers, msgspec.json.encode(refused.status()))

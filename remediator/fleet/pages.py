@@ -25,6 +25,9 @@ from remediator.fleet.dcgm_fields import (
 )
 from remediator.fleet.machines import DRIVER_VERSION, GPU_MODEL, Machine
 
+# What some troubles answer with instead.
+HTML_BODY: Final = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Sign in</body></html>\n"
+BINARY_BODY: Final = bytes(range(256)) * 64
 WATTS: Final = 600  # by which the energy counter of a busy GPU grows: mJ = W x s x 1000
 
 

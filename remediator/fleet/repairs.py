@@ -8,6 +8,7 @@ from typing import Final
 
 from remediator.errors import PermanentError
 
+RETURNED_SICK_TEXT: Final = "container runtime is down after the reboot"
 OFF_S: Final = 0.5
 
 

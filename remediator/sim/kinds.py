@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from remediator.sim.refusal import Json
 from remediator.sim.schema import Schema
@@ -53,9 +53,9 @@ class Kind:
         return {**_META_FIELDS, **self.fields}
 
 
-def _kind(api: str, plural: str, kind: str, **more: object) -> Kind:
+def _kind(api: str, plural: str, kind: str, **more: Any) -> Kind:
     group, _, version = api.rpartition("/")
-    return Kind(group=group, version=version, plural=plural, kind=kind, **more)  # type: ignore[arg-type]
+    return Kind(group=group, version=version, plural=plural, kind=kind, **more)
 
 
 _EVENT_FIELDS: Final = {

@@ -51,13 +51,13 @@ def apply_patch(obj: Json, body: bytes, content_type: str, *, custom: bool, what
     Raises:
         Refused: the way is unknown (415), the body does not parse (400), or can't be applied (422).
     """
-    match content_type.partition(";")[0].strip():
-        case "application/merge-patch+json":
-            return _as_object(merged(obj, _decode(body)))
-        case "application/strategic-merge-patch+json" if not custom:
-            return _as_object(strategic(obj, _decode(body)))
-        case "application/json-patch+json":
-            return _as_object(_operated(obj, _decode(body), what))
+    way = content_type.partition(";")[0].strip()
+    if way == MERGE:
+        return _as_object(merged(obj, _decode(body)))
+    if way == STRATEGIC and not custom:
+        return _as_object(strategic(obj, _decode(body)))
+    if way == JSON_PATCH:
+        return _as_object(_operated(obj, _decode(body), what))
     accepted = [JSON_PATCH, MERGE] if custom else [JSON_PATCH, MERGE, STRATEGIC]
     media = ", ".join(accepted)
     message = f"the body of the request was in an unknown format - accepted media types include: {media}"

@@ -8,12 +8,10 @@ from typing import Final
 
 from aiohttp import web
 
-from remediator.fleet.pages import Answer, Trouble
+from remediator.fleet.pages import BINARY_BODY, HTML_BODY, Answer, Trouble
 
 ENDLESS_BYTES_MAX: Final = 256 * 2**20
 
-_HTML: Final = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Sign in</body></html>\n"
-_BINARY: Final = bytes(range(256)) * 64
 _ENDLESS: Final = b'DCGM_FI_DEV_GPU_TEMP{gpu="0",UUID="GPU-endless"} 40\n' * 1024
 
 
@@ -27,9 +25,9 @@ async def send(request: web.BaseRequest, answer: Answer, *, stopping: asyncio.Ev
         case Trouble.ENDLESS:
             return await _endless(request, stopping)
         case Trouble.HTML:
-            return web.Response(body=_HTML, content_type="text/html")
+            return web.Response(body=HTML_BODY, content_type="text/html")
         case Trouble.BINARY:
-            return web.Response(body=_BINARY, content_type="application/octet-stream")
+            return web.Response(body=BINARY_BODY, content_type="application/octet-stream")
         case Trouble.EMPTY:
             return _text(b"")
         case Trouble.NONE | Trouble.MALFORMED:

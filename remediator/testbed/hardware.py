@@ -17,7 +17,7 @@ from remediator.errors import PermanentError
 from remediator.fleet.exporter_state import ExporterStates
 from remediator.fleet.machines import machine_for, next_boot_id
 from remediator.fleet.node_objects import NodeSpec, node_object
-from remediator.fleet.repairs import Reboot, Returns
+from remediator.fleet.repairs import RETURNED_SICK_TEXT, Reboot, Returns
 from remediator.testbed import node_edits
 from remediator.testbed.api import Api
 from remediator.testbed.node_edits import NODES
@@ -26,7 +26,6 @@ from remediator.testbed.waiting import WaitExpiredError, monotonic
 EVENTS_MAX: Final = 10_000
 READY_S_MAX: Final = 60.0
 REBOOT_TEXT: Final = "node is shutting down"
-RETURNED_SICK_TEXT: Final = "container runtime is down after the reboot"
 
 
 @dataclass(frozen=True, slots=True)

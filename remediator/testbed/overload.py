@@ -6,11 +6,12 @@ Lease is served as always: API priority and fairness has a level of its own for 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from random import Random
 from typing import Final
 
+from remediator.app.relay import Call, Relay, WatchCall
 from remediator.errors import TransientError
 from remediator.ports import Lane, Response, Transport
 
@@ -24,7 +25,7 @@ TOO_MANY: Final = Response(
 UNAVAILABLE: Final = Response(503, {"content-type": "text/plain"}, b"the server is currently unable to do it")
 
 
-class Overload:
+class Overload(Relay):
     """``ports.Transport`` around another one.
 
     Args:
@@ -38,50 +39,22 @@ class Overload:
     def __init__(
         self, inner: Transport, *, flag: Path, share: float, rng: Random, tried: Callable[[bool], None]
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._flag = flag
         self._share = share
         self._rng = rng
         self._tried = tried
 
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        timeout_s: float,
-        lane: Lane,
-    ) -> Response:
-        """Send one request, or turn it away; see ``ports.Transport``."""
-        if lane is not Lane.LEASE and (refusal := self._turn_away()) is not None:
+    async def call(self, call: Call) -> Response:
+        """Send one request, or turn it away."""
+        if call.lane is not Lane.LEASE and (refusal := self._turn_away()) is not None:
             return refusal
-        return await self._inner.request(
-            method, path, query=query, headers=headers, body=body, timeout_s=timeout_s, lane=lane
-        )
+        return await self.send(call)
 
-    def stream(
-        self,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        connect_timeout_s: float,
-        idle_timeout_s: float,
-    ) -> AsyncIterator[bytes]:
-        """Watch, or turn it away; see ``ports.Transport``. Watches that run go on."""
+    def watch(self, call: WatchCall) -> AsyncIterator[bytes]:
+        """Watch, or turn it away. Watches that run go on."""
         refusal = self._turn_away()
-        if refusal is not None:
-            return _refused(path, refusal)
-        return self._inner.stream(
-            path,
-            query=query,
-            headers=headers,
-            connect_timeout_s=connect_timeout_s,
-            idle_timeout_s=idle_timeout_s,
-        )
+        return self.open(call) if refusal is None else _refused(call.path, refusal)
 
     def _turn_away(self) -> Response | None:
         refused = self._flag.exists() and self._rng.random() < self._share

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from remediator.app.manifests import deploy_directory
 from remediator.errors import PermanentError
 from remediator.fleet.exporter_state import ExporterStates
 from remediator.fleet.layout import standard_fleet
@@ -45,18 +46,6 @@ NODES: Final = "/api/v1/nodes"
 READY_S_MAX: Final = 30.0
 MACHINES_PATIENCE_S: Final = 60.0
 PRODUCT: Final = ("remediator", "run")  # what `python -m` starts
-
-
-def deploy_directory() -> Path:
-    """Where the manifests are: beside the package in a checkout.
-
-    Raises:
-        PermanentError: this is an installation without them.
-    """
-    found = Path(__file__).resolve().parents[2] / "deploy"
-    if not (found / "crds").is_dir():
-        raise PermanentError(f"no manifests in {found}: run this from a checkout of the project")
-    return found
 
 
 Connect = Callable[[kubeconfig.Access], kubeconfig.Access]

@@ -12,15 +12,16 @@ import os
 import re
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NoReturn
 
 import msgspec
 from msgspec import Raw, Struct
 
+from remediator.app.relay import Call, Relay
 from remediator.errors import TransientError
-from remediator.ports import Lane, Response, Transport
+from remediator.ports import Response, Transport
 
 WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 # What changes nothing that the decisions of a run read: who leads, news for people, questions asked by
@@ -101,7 +102,7 @@ def read_journal(path: Path) -> list[tuple[str, str]]:
     return [(point, what) for point, _, what in rows]
 
 
-class WriteFaults:
+class WriteFaults(Relay):
     """``ports.Transport`` around another one.
 
     Args:
@@ -124,7 +125,7 @@ class WriteFaults:
         die: Callable[[], NoReturn],
         freeze: Callable[[], None],
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._journal = journal
         self._point = point
         self._fate = fate
@@ -133,46 +134,16 @@ class WriteFaults:
         self._seen: Counter[str] = Counter()
         self._overtaken = False
 
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        timeout_s: float,
-        lane: Lane,
-    ) -> Response:
-        """Send one request, or not; see ``ports.Transport``."""
-        point = self._number(point_of(method, path, headers or {}, body))
+    async def call(self, call: Call) -> Response:
+        """Send one request, or not."""
+        point = self._number(point_of(call.method, call.path, call.headers or {}, call.body))
         chosen = point is not None and point == self._point
         if chosen and point:
             await self._strike_before(point)
-        reply = await self._inner.request(
-            method, path, query=query, headers=headers, body=body, timeout_s=timeout_s, lane=lane
-        )
+        reply = await self.send(call)
         if point:
             self._strike_after(point, reply, chosen)
         return reply
-
-    def stream(
-        self,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        connect_timeout_s: float,
-        idle_timeout_s: float,
-    ) -> AsyncIterator[bytes]:
-        """Watch; see ``ports.Transport``."""
-        return self._inner.stream(
-            path,
-            query=query,
-            headers=headers,
-            connect_timeout_s=connect_timeout_s,
-            idle_timeout_s=idle_timeout_s,
-        )
 
     def _number(self, point: str | None) -> str | None:
         if point is None:

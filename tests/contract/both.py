@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import pytest
-from ruamel.yaml import YAML
 
 from remediator.adapters.kube.transport import KubeTransport
+from remediator.adapters.kube.wire import close_lines
+from remediator.app.simulation import shipped_objects
 from remediator.ports import Clock, Lane, Transport
 from remediator.sim.loop import run_virtual, virtual_clock
+from remediator.sim.patches import MERGE
 from remediator.sim.request import User
 from remediator.sim.server import Server
 from remediator.sim.transport import SimTransport
@@ -27,11 +28,7 @@ from tests.contract.live import CLOCK, ROOT, WAIT_S, connected, install_crds, re
 T = TypeVar("T")
 Json = dict[str, Any]
 
-MERGE = "application/merge-patch+json"
-STRATEGIC = "application/strategic-merge-patch+json"
-JSON_PATCH = "application/json-patch+json"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-CRD_FILES = Path(__file__).resolve().parents[2] / "deploy" / "crds"
 NOTES = "/api/v1/namespaces/default/configmaps"
 POOLS = f"{ROOT}/resourcepools"
 ADMIN = User("admin", ("system:masters", "system:authenticated"))
@@ -100,19 +97,20 @@ class Client:
         lines = self.transport.stream(
             path, query={"watch": "1", **query}, connect_timeout_s=10.0, idle_timeout_s=130.0
         )
-        async with aclosing(lines):  # type: ignore[type-var]
 
-            async def event() -> Json:
-                found: Json = msgspec.json.decode(await anext(lines))
-                return found
+        async def event() -> Json:
+            found: Json = msgspec.json.decode(await anext(lines))
+            return found
 
+        try:
             yield event
+        finally:
+            await close_lines(lines)
 
 
-@cache
 def custom_resources() -> tuple[Json, ...]:
     """The shipped definitions."""
-    return tuple(YAML(typ="safe", pure=True).load(file) for file in sorted(CRD_FILES.glob("*.yaml")))
+    return tuple(item for item in shipped_objects() if item["kind"] == "CustomResourceDefinition")
 
 
 def a_note(client: Client, **data: str) -> Json:

@@ -7,18 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.both import (
-    BOTH,
-    JSON_PATCH,
-    MERGE,
-    NOTES,
-    POOLS,
-    STRATEGIC,
-    Client,
-    Play,
-    a_note,
-    playing,
-)
+from remediator.sim.patches import JSON_PATCH, MERGE, STRATEGIC
+from tests.contract.both import BOTH, NOTES, POOLS, Client, Play, a_note, playing
 from tests.contract.live import NODES, a_node, a_pod
 
 

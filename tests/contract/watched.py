@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from remediator.adapters.clock import SystemClock
@@ -17,10 +17,11 @@ from remediator.adapters.kube.records import LEDGERS
 from remediator.adapters.kube.reflector import Reflector
 from remediator.adapters.kube.store import Store, node_changed, object_changed
 from remediator.adapters.kube.wire import ObjectDecoder
+from remediator.app.relay import Call, Relay, WatchCall
 from remediator.model.keys import API_VERSION
 from remediator.model.ledger import ManagedNode
 from remediator.model.views import NodeView
-from remediator.ports import Clock, Lane, Response, Transport
+from remediator.ports import Clock, Response, Transport
 from tests.contract.live import CLOCK, NODES, until
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class Longest(random.Random):
         return max(a, b)
 
 
-class Meddling:
+class Meddling(Relay):
     """A transport that sends watches on from another version, ends them, or waits behind each page.
 
     ``next_version`` is for the next watch that names one. ``cut`` ends a watch after its next line.
@@ -54,49 +55,26 @@ class Meddling:
     """
 
     def __init__(self, inner: Transport) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.next_version = ""
         self.watches: list[dict[str, str]] = []
         self.lists: list[dict[str, str]] = []
         self.cut = asyncio.Event()
         self.behind_page: Callable[[Mapping[str, str], Response], None] | None = None
 
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        timeout_s: float,
-        lane: Lane,
-    ) -> Response:
-        reply = await self.inner.request(
-            method, path, query=query, headers=headers, body=body, timeout_s=timeout_s, lane=lane
-        )
-        self.lists.append(dict(query or {}))
+    async def call(self, call: Call) -> Response:
+        reply = await self.send(call)
+        self.lists.append(dict(call.query or {}))
         if self.behind_page is not None:
             await asyncio.to_thread(self.behind_page, self.lists[-1], reply)
         return reply
 
-    async def stream(
-        self,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        connect_timeout_s: float,
-        idle_timeout_s: float,
-    ) -> AsyncIterator[bytes]:
-        asked = dict(query or {})
+    async def watch(self, call: WatchCall) -> AsyncIterator[bytes]:
+        asked = dict(call.query or {})
         self.watches.append(dict(asked))
         if self.next_version and "resourceVersion" in asked:
             asked["resourceVersion"], self.next_version = self.next_version, ""
-        lines = self.inner.stream(
-            path, query=asked, connect_timeout_s=connect_timeout_s, idle_timeout_s=idle_timeout_s
-        )
-        async for line in lines:
+        async for line in self.open(replace(call, query=asked)):
             yield line
             if self.cut.is_set():
                 self.cut.clear()

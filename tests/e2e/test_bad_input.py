@@ -10,11 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from remediator.app.manifests import deploy_directory
 from remediator.fleet.layout import (
     standard_fleet,
 )
 from remediator.testbed.launcher import ControlPlane
-from remediator.testbed.stage import GROUP, NODES, Stage, deploy_directory
+from remediator.testbed.stage import (
+    GROUP,
+    NODES,
+    Stage,
+)
 from remediator.testbed.waiting import wait_until
 from tests.e2e import verdict
 

@@ -14,8 +14,12 @@ from typing import Any
 
 import pytest
 
+from remediator.app.manifests import deploy_directory
 from remediator.model.instant import write_instant
-from remediator.testbed.stage import NODES, Stage, deploy_directory
+from remediator.testbed.stage import (
+    NODES,
+    Stage,
+)
 from tests.e2e.access import as_user
 
 pytestmark = pytest.mark.timeout(240)

@@ -11,10 +11,14 @@ from typing import Final
 
 import pytest
 
+from remediator.app.manifests import deploy_directory
 from remediator.testbed.binaries import Binaries
 from remediator.testbed.certificates import Authority
 from remediator.testbed.replica import Replica
-from remediator.testbed.stage import NAMESPACE, Stage, deploy_directory
+from remediator.testbed.stage import (
+    NAMESPACE,
+    Stage,
+)
 from tests.e2e.small_world import open_fleet
 
 pytestmark = pytest.mark.timeout(240)

@@ -15,13 +15,20 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from remediator.app.manifests import deploy_directory
 from remediator.fleet.repairs import (
     Reboot,
 )
 from remediator.testbed.api import Api, ApiError
 from remediator.testbed.binaries import Binaries
 from remediator.testbed.kubeconfig import Access
-from remediator.testbed.stage import ACCOUNT, NAMESPACE, NODES, Connect, Stage, deploy_directory
+from remediator.testbed.stage import (
+    ACCOUNT,
+    NAMESPACE,
+    NODES,
+    Connect,
+    Stage,
+)
 from remediator.testbed.tokens import TokenMint
 from tests.e2e.stress_scene import VICTIMS, Story, StressScene, assert_calm, assert_no_harm, open_scene
 

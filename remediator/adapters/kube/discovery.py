@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from remediator.adapters.kube.errors import check_read
-from remediator.adapters.kube.wire import Bookmark, GarbledError, ObjectDecoder, ServerError
+from remediator.adapters.kube.wire import Bookmark, GarbledError, ObjectDecoder, ServerError, close_lines
 from remediator.errors import PermanentError
 from remediator.model.keys import API_VERSION
 from remediator.ports import Lane, Transport
@@ -188,9 +188,7 @@ async def _streams_lists(transport: Transport) -> bool:
                         return False
         return False
     finally:
-        close = getattr(lines, "aclose", None)
-        if close is not None:
-            await close()
+        await close_lines(lines)
 
 
 async def _get(transport: Transport, path: str, type_: type[T]) -> T:

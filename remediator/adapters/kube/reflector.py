@@ -21,6 +21,7 @@ from remediator.adapters.kube.wire import (
     GarbledError,
     ObjectDecoder,
     ServerError,
+    close_lines,
     query_with,
 )
 from remediator.errors import PermanentError, TransientError
@@ -255,9 +256,7 @@ class Reflector(Generic[T]):
         try:
             yield lines
         finally:
-            close = getattr(lines, "aclose", None)
-            if close is not None:
-                await close()
+            await close_lines(lines)
 
     async def _collect(self, lines: AsyncIterator[bytes]) -> None:
         """Gather the initial state of a watch-list and take it over at its end."""

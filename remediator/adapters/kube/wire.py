@@ -6,7 +6,7 @@ object never stops the others: it becomes a change without a view.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final, Generic, Literal, Protocol, TypeVar, cast
 
 import msgspec
@@ -284,3 +284,10 @@ def _version(text: str) -> int:
 
 def _short(error: ValueError) -> str:
     return str(error)[:PROBLEM_CHARS_MAX]
+
+
+async def close_lines(lines: AsyncIterator[bytes]) -> None:
+    """End a stream at once, where it can be ended; its connection goes with it."""
+    close = getattr(lines, "aclose", None)
+    if close is not None:
+        await close()

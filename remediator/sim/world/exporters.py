@@ -8,7 +8,7 @@ from typing import Final
 
 from remediator.errors import PageError
 from remediator.fleet.exporter_state import ExporterStates
-from remediator.fleet.pages import Trouble
+from remediator.fleet.pages import BINARY_BODY, HTML_BODY, Trouble
 from remediator.ports import Clock
 
 ADDRESS: Final = "http://{node}.exporters.test/metrics"
@@ -44,8 +44,8 @@ class SimPages:
             case Trouble.EMPTY:
                 return b""
             case Trouble.HTML:
-                return b"<!DOCTYPE html><html><body>Please sign in</body></html>"
+                return HTML_BODY
             case Trouble.BINARY:
-                return bytes(range(256)) * 16
+                return BINARY_BODY
             case _:
                 return answer.body

@@ -10,7 +10,7 @@ from typing import Final
 from remediator.fleet.exporter_state import ExporterStates
 from remediator.fleet.machines import machine_for, next_boot_id
 from remediator.fleet.node_objects import NodeSpec, condition, node_object
-from remediator.fleet.repairs import JobEnds, Reboot, Returns
+from remediator.fleet.repairs import RETURNED_SICK_TEXT, JobEnds, Reboot, Returns
 from remediator.ports import Clock
 from remediator.sim.objects import wire_time
 from remediator.sim.patches import STRATEGIC
@@ -24,7 +24,6 @@ from remediator.sim.world.part import Part, key_of
 NODES: Final = "/api/v1/nodes"
 JOB_S: Final = 0.5
 REBOOT_TEXT: Final = "the node is rebooting"
-SICK_TEXT: Final = "container runtime is down after the reboot"
 GPU: Final = "nvidia.com/gpu"
 
 
@@ -57,9 +56,7 @@ class Machines(Part):
 
     def _register(self, spec: NodeSpec) -> None:
         self.actor.send("POST", NODES, node_object(spec, at=wire_time(self.clock.now())))
-        self._say(
-            spec.name, condition("Ready", "True", "KubeletReady", "kubelet is posting ready status", self._at)
-        )
+        self._say_ready(spec.name)
 
     @property
     def _at(self) -> str:
@@ -131,11 +128,9 @@ class Machines(Part):
         self._page(node, self.exporters.up)
         self._kubelets.come_back(node)
         if plan.returns is Returns.NOT_READY:
-            self._say(node, condition("Ready", "False", "KubeletNotReady", SICK_TEXT, self._at))
+            self._say(node, condition("Ready", "False", "KubeletNotReady", RETURNED_SICK_TEXT, self._at))
         else:
-            self._say(
-                node, condition("Ready", "True", "KubeletReady", "kubelet is posting ready status", self._at)
-            )
+            self._say_ready(node)
 
     def go_silent(self, node: str, *, exporter_too: bool = True) -> None:
         """Stop the kubelet: no lease, no status. Node lifecycle finds out after its grace period."""
@@ -148,9 +143,7 @@ class Machines(Part):
         """Start the kubelet again, healthy, on the same boot."""
         self._page(node, self.exporters.up)
         self._kubelets.come_back(node)
-        self._say(
-            node, condition("Ready", "True", "KubeletReady", "kubelet is posting ready status", self._at)
-        )
+        self._say_ready(node)
 
     def set_condition(self, node: str, type_: str, status: str, reason: str, message: str = "") -> None:
         """Set a condition as a problem detector does."""
@@ -191,6 +184,11 @@ class Machines(Part):
         if capacity is not None:
             offered = {"allocatable": {GPU: capacity if count is None else str(count)}}
             self.actor.send("PATCH", f"{NODES}/{node}/status", {"status": offered}, content_type=STRATEGIC)
+
+    def _say_ready(self, node: str) -> None:
+        self._say(
+            node, condition("Ready", "True", "KubeletReady", "kubelet is posting ready status", self._at)
+        )
 
     def _say(self, node: str, fresh: Json) -> None:
         """Report one condition; its transition time moves only if the status changes."""

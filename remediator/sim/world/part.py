@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -40,7 +41,7 @@ class Actor:
         return answer.code, _decode(answer.body)
 
 
-class Part:
+class Part(ABC):
     """A part of the cluster.
 
     Args:
@@ -101,9 +102,9 @@ class Part:
             return
         self.work(key)
 
+    @abstractmethod
     def work(self, key: str) -> None:
         """Do what there is to do about one key; it may be called for nothing."""
-        raise NotImplementedError
 
     def pause(self) -> None:
         """Do nothing until ``resume``, as a component does that is down."""

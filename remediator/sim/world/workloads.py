@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
@@ -70,9 +71,9 @@ class PodKeeper(Part):
             return
         self.keep(entry.obj)
 
+    @abstractmethod
     def keep(self, obj: Json) -> None:
         """Bring the pods of one owner in line."""
-        raise NotImplementedError
 
     def make_pod(self, obj: Json, *, name: str = "", spec: Json | None = None, **meta: object) -> None:
         """Create a pod by its template; without a name one is drawn."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,91 +13,60 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from remediator.app.relay import Call, Relay
 from remediator.chaos import campaign
 from remediator.chaos.draw import draw
 from remediator.chaos.history import play
 from remediator.chaos.schedule import Event, Fault, Schedule
 from remediator.cli.exits import CHECK_FAILED
 from remediator.errors import InputError
-from remediator.ports import Lane, Response, Transport
+from remediator.ports import Response, Transport
 
 HARD = Event(at_s=5, kind="Xid", node="gpu-a-01", value=79)
 QUIET = Schedule(seed=3, replicas=1, events=(HARD,), calm_s=3_600)
 
 Body = dict[str, Any]
+Mutation = Callable[[str, str, Body], tuple[str, str, Body]]
 
 
-class Mutated:
+class Mutated(Relay):
     """A transport whose requests were written by a worse controller."""
 
-    def __init__(
-        self, inner: Transport, mutate: Callable[[str, str, Body], list[tuple[str, str, Body]]]
-    ) -> None:
-        self._inner = inner
+    def __init__(self, inner: Transport, mutate: Mutation) -> None:
+        super().__init__(inner)
         self._mutate = mutate
-        self.stream = inner.stream
 
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        timeout_s: float,
-        lane: Lane,
-    ) -> Response:
-        sent = msgspec.json.decode(body) if body else {}
-        *others, last = self._mutate(method, path, sent)
-        for each in others:
-            await self._send(*each, headers, timeout_s, lane)
-        method, path, changed = last
-        return await self._inner.request(
-            method,
-            path,
-            query=query,
-            headers=headers,
-            body=msgspec.json.encode(changed) if body else None,
-            timeout_s=timeout_s,
-            lane=lane,
+    async def call(self, call: Call) -> Response:
+        if call.body is None:
+            return await self.send(call)
+        method, path, body = self._mutate(call.method, call.path, msgspec.json.decode(call.body))
+        return await self.send(
+            dataclasses.replace(call, method=method, path=path, body=msgspec.json.encode(body))
         )
 
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        body: Body,
-        headers: Mapping[str, str] | None,
-        timeout_s: float,
-        lane: Lane,
-    ) -> None:
-        sent = msgspec.json.encode(body)
-        await self._inner.request(method, path, headers=headers, body=sent, timeout_s=timeout_s, lane=lane)
 
-
-def evicts_by_name(method: str, path: str, body: Body) -> list[tuple[str, str, Body]]:
+def evicts_by_name(method: str, path: str, body: Body) -> tuple[str, str, Body]:
     if path.endswith("/eviction"):
         body = body | {"deleteOptions": {}}
-    return [(method, path, body)]
+    return method, path, body
 
 
-def deletes_pods(method: str, path: str, body: Body) -> list[tuple[str, str, Body]]:
+def deletes_pods(method: str, path: str, body: Body) -> tuple[str, str, Body]:
     if path.endswith("/eviction"):
-        return [("DELETE", path.removesuffix("/eviction"), body["deleteOptions"])]
-    return [(method, path, body)]
+        return "DELETE", path.removesuffix("/eviction"), body["deleteOptions"]
+    return method, path, body
 
 
-def patches_blindly(method: str, path: str, body: Body) -> list[tuple[str, str, Body]]:
+def patches_blindly(method: str, path: str, body: Body) -> tuple[str, str, Body]:
     if method == "PATCH" and path.startswith("/api/v1/nodes/"):
         body["metadata"].pop("resourceVersion", None)
-    return [(method, path, body)]
+    return method, path, body
 
 
-def clears_labels_of_others(method: str, path: str, body: Body) -> list[tuple[str, str, Body]]:
+def clears_labels_of_others(method: str, path: str, body: Body) -> tuple[str, str, Body]:
     if method == "PATCH" and path.startswith("/api/v1/nodes/"):
         body["metadata"].setdefault("labels", {})["topology.example.com/rack"] = "moved"
-    return [(method, path, body)]
+    return method, path, body
 
 
 @pytest.mark.timeout(120)
@@ -119,9 +89,7 @@ def test_quiet_history_of_a_hard_fault_holds_every_rule() -> None:
         (clears_labels_of_others, "S12"),
     ],
 )
-def test_planted_bug_is_found(
-    mutate: Callable[[str, str, Body], list[tuple[str, str, Body]]], rule: str
-) -> None:
+def test_planted_bug_is_found(mutate: Mutation, rule: str) -> None:
     outcome = play(QUIET, bug=lambda way: Mutated(way, mutate))
 
     assert rule in outcome.broken
