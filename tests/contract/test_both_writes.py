@@ -283,12 +283,12 @@ def test_dry_run_answers_and_stores_nothing(play: Play) -> None:
 
 def test_delete_holds_to_its_preconditions(play: Play) -> None:
     async def story(client: Client) -> None:
-        path = f"{NODES}/{client.group}"
-        made = await client.post(NODES, a_node(client.group, client.group))
+        made = await client.post(NOTES, a_note(client))
+        path = f"{NOTES}/{made.meta['name']}"
         for wrong in ({"uid": "11111111-2222-4333-8444-555555555555"}, {"resourceVersion": "1"}):
             refused = await client.delete(path, {"preconditions": wrong})
             assert (refused.code, refused.body["reason"]) == (409, "Conflict"), wrong
-        right = {"uid": made.meta["uid"], "resourceVersion": (await client.get(path)).version}
+        right = {"uid": made.meta["uid"], "resourceVersion": made.version}
         gone = await client.delete(path, {"preconditions": right})
         assert (gone.code, gone.body["status"]) == (200, "Success")
         assert (await client.delete(path)).code == 404
