@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from bench.results import Check, Result, Series
+from bench.shortfalls import SHORTFALLS
 
 _HEAD = """\
 # Performance
@@ -13,9 +14,10 @@ _HEAD = """\
 
 A figure is a ratio in one run against *bare*: a script with no logic that sends the least safe sequence to
 the same server at the same concurrency. Absolute figures stand beside it and belong to their machine.
-Nothing here is a test: a figure that misses its target is published as it is. Percentiles are exact
-(nearest rank over all samples, which are in the JSON files); times of API writes are the API server's own,
-from its audit log. `make bench` measures anew into bench/results, `python -m bench NAME` one figure only.
+Nothing here is a test: a figure that misses its target is published as it is, with the reason. Percentiles
+are exact (nearest rank over all samples, which are in the JSON files); times of API writes are the API
+server's own, from its audit log. `make bench` measures anew into bench/results, `python -m bench NAME` one
+figure only.
 """
 
 
@@ -76,6 +78,7 @@ def _section(result: Result) -> Iterator[str]:
         yield from (f"| {count.name} | {number(count.value)} |" for count in finding.counts)
         yield ""
     yield from (f"{note}\n" for note in finding.notes)
+    yield from _shortfalls(result, SHORTFALLS)
     said = "; ".join(f"{key} {value}" for key, value in finding.conditions.items())
     yield f"Conditions: {said}.\n"
     changed = f" with {result.changed_files} changed files" if result.changed_files else ""
@@ -85,6 +88,13 @@ def _section(result: Result) -> Iterator[str]:
         f"seed {result.seed}, by `{result.command}`. Machine: {machine.cpu}, {machine.cores} cores, "
         f"{machine.memory_gb:g} GB, Linux {machine.kernel}, load {machine.load_1m:g} before. {versions}.\n"
     )
+
+
+def _shortfalls(result: Result, reasons: Mapping[tuple[str, str], str]) -> Iterator[str]:
+    for check in result.finding.checks:
+        reason = reasons.get((result.figure, check.name), "")
+        if reason and not check.met:
+            yield f"Missed, {check.name}: {reason}\n"
 
 
 def _cells(series: Series) -> tuple[str, ...]:

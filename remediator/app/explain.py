@@ -129,7 +129,7 @@ async def explain(
     world = snapshot.world
     node = find_node(snapshot, name)
     asked = find_playbook(snapshot, playbook) if playbook else None
-    if asked is not None and not snapshot.scout.may_ask(node, asked):
+    if asked is not None and not snapshot.scout.requests.may_ask(node, asked):
         raise NotFoundError(f"playbook {playbook!r} does not select node {name!r}: see its spec.nodes")
     pages = await _read_pages(snapshot, node)
     notes = [*pages.notes]
@@ -234,7 +234,7 @@ def _request(
     demand: ManualRequest,
 ) -> Request:
     """The request as the leader would put it, so that gates and hash come out the same."""
-    asked = snapshot.scout.asked(node, playbook, demand, view.now)
+    asked = snapshot.scout.requests.asked(node, playbook, demand, view.now)
     if asked.by or asked.already_out:
         return asked
     since = fault.first_seen if fault is not None else view.now
@@ -245,7 +245,7 @@ def _judge(
     snapshot: Snapshot, view: FleetView, request: Request, fault: Fault | None, pages: _Pages
 ) -> Judged:
     faults = snapshot.diagnoses.faults()
-    others = [each for each in snapshot.scout.requests(faults, view) if each.machine != request.machine]
+    others = [each for each in snapshot.scout.requests.all(faults, view) if each.machine != request.machine]
     case = open_case(view, open_books(view, faults).account, request, (*others, request))
     unjudged = {}
     if pages.unjudged and uses_exporter(request.playbook.spec) and not request.by:

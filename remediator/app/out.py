@@ -26,7 +26,7 @@ def kept_out(snapshot: Snapshot, name: str) -> KeptOut:
         NotFoundError: no such node, or nothing keeps it out; the message says what to do instead.
     """
     node = find_node(snapshot, name)
-    out = snapshot.scout.out(node)
+    out = snapshot.scout.requests.out(node)
     if out is None:
         raise NotFoundError(f"no run keeps {name} out: remediator why {name}")
     if node.taint(TAINT_QUARANTINE) is None:

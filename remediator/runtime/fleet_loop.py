@@ -140,7 +140,7 @@ class FleetLoop:
         scout = self._scout
         scout.note_cleared(faults)
         view, basis = scout.view(), self._world.policy
-        decision = decide_fleet(view, scout.requests(faults, view), faults)
+        decision = decide_fleet(view, scout.requests.all(faults, view), faults)
         scout.shadows = tuple(each for each in decision.shadows if scout.still_there(each))
         self._tell(decision)
         self._tell_joined(faults)

@@ -142,7 +142,9 @@ def test_busy_server_is_not_asked_more(
     story = scene.end()
 
     assert ("request", "refused") in tries
-    assert len(tries) / seconds <= REQUESTS_MAX * len(normal.requests()) / normal.took_s
+    # Never less than one whole repair: on a loaded machine good times are slow, and pauses are not.
+    repairs = max(1.0, seconds / normal.took_s)
+    assert len(tries) <= REQUESTS_MAX * len(normal.requests()) * repairs
     assert monotonic() - began < 60.0, "back to work within a minute"
     assert_no_harm(scene.stage, story)
     assert_calm(story, normal)
