@@ -34,8 +34,8 @@ def decide_drain(view: RunView, step: DrainStep, status: StepStatus) -> Decision
     Returns:
         ``Act`` with at most 50 evictions of the lowest band (priority, then QoS), ordered by
         (namespace, name); ``Wait`` while pods terminate, are refused or protected; ``Done`` when
-        a consistent LIST begun after our taint shows none that must leave; ``GiveUp`` as Held
-        from the deadline on. While the kubelet is silent, what ``silence.decide_silent`` says.
+        a consistent LIST begun after our taint shows none that must leave and was there before; ``GiveUp``
+        as Held from the deadline on. While the kubelet is silent, what ``silence.decide_silent`` says.
 
     Raises:
         ContractError: the node carries no quarantine taint.
@@ -48,16 +48,19 @@ def decide_drain(view: RunView, step: DrainStep, status: StepStatus) -> Decision
         if _unreadable(view, step, status):
             return GiveUp(RunState.HELD, "PodsUnknown", "the node's pods could not be read")
         return Wait(after_s=0.0, reason="pods not known yet", look=Look.PODS)
-    remaining = sorted((pod for pod in view.pods if must_leave(pod, step)), key=band_key)
+    started = read_instant(status.started_at) or view.now
+    leaving = [pod for pod in view.pods if must_leave(pod, step)]
+    remaining = sorted((pod for pod in leaving if not _came_after(pod, started)), key=band_key)
     if not remaining:
         if not view.pods_confirmed:
             return Wait(after_s=0.0, reason="confirming that the node is empty", look=Look.PODS)
         note = f"{how_many(view.evictions, 'pod')} evicted" if view.evictions else "no pod had to leave"
+        if leaving:
+            note += f"; {leaving[0].key} came after the fence, tolerates it and stays"
         return Done(reason="no pod left to evict", note=note)
     if view.node is not None and silent(view.node):
         # Nobody would end these pods, and their budgets count the very ones that hang.
         return decide_silent(view.node)
-    started = read_instant(status.started_at) or view.now
     protected = _protected(view, remaining)
     limit = step.protect_deadline if protected else step.deadline
     deadline = started + timedelta(seconds=seconds(limit))
@@ -84,6 +87,16 @@ def must_leave(pod: PodView, step: DrainStep) -> bool:
     if pod.owner_kind == "DaemonSet" or pod.mirror or pod.finished:
         return False
     return not (step.critical == "Ignore" and pod.priority_class in _CRITICAL)
+
+
+def _came_after(pod: PodView, started: datetime) -> bool:
+    """Was it made when the fence stood, and tolerates every taint?
+
+    Whoever evicts such a pod brings the next one, for as long as the drain may last. It stays, as a
+    DaemonSet's does. One that does not tolerate the fence was bound by a scheduler that had not seen it yet.
+    """
+    created = read_instant(pod.created_at) if pod.created_at else None
+    return pod.tolerates_all and created is not None and created > started
 
 
 def band_key(pod: PodView) -> tuple[int, int, str, str]:

@@ -42,8 +42,14 @@ class PodKeeper(Part):
         self._group = group
         self._plural = plural
         self._owned: dict[str, dict[str, None]] = {}  # uid of the owner: keys of its pods
+        self._lost: dict[str, int] = {}  # uid of the owner: pods that went before they had ended
         self._mine = self.listen(group, plural, itself)
         self._pods = self.listen("", "pods", self._owners)
+
+    def lost(self, obj: Json) -> int:
+        """How many of its pods have gone, or are about to, before they had ended."""
+        going = ("deletionTimestamp" in pod["metadata"] for pod in self.pods_of(obj))
+        return self._lost.get(obj["metadata"]["uid"], 0) + sum(going)
 
     def _owners(self, change: Change) -> Iterable[str]:
         pod = change.entry.obj
@@ -53,6 +59,8 @@ class PodKeeper(Part):
         pods = self._owned.setdefault(found["uid"], {})
         if change.type == "DELETED":
             pods.pop(key_of(pod), None)
+            if pod["status"].get("phase") not in _OVER:
+                self._lost[found["uid"]] = self._lost.get(found["uid"], 0) + 1
         else:
             pods[key_of(pod)] = None
         return (f"{pod['metadata']['namespace']}/{found['name']}",)
@@ -241,7 +249,7 @@ class DaemonSets(PodKeeper):
 
 
 class Jobs(PodKeeper):
-    """Indexed and plain Jobs: a lost pod comes again, until more have failed than the backoff limit."""
+    """Indexed and plain Jobs: a pod that fails or is lost comes again, within the backoff limit."""
 
     def __init__(self, server: Server, clock: Clock) -> None:
         super().__init__(server, clock, group="batch", plural="jobs", kind="Job", user="job-controller")
@@ -253,7 +261,8 @@ class Jobs(PodKeeper):
             return
         pods, spec = self.pods_of(obj), obj["spec"]
         done = sum(pod["status"].get("phase") == "Succeeded" for pod in pods)
-        failed = sum(pod["status"].get("phase") == "Failed" for pod in pods)
+        # Kubernetes counts a pod that is evicted or deleted as one that has failed.
+        failed = sum(pod["status"].get("phase") == "Failed" for pod in pods) + self.lost(obj)
         living = alive(pods)
         wanted = spec.get("completions", 1)
         if done >= wanted:

@@ -277,6 +277,23 @@ def test_job_past_its_deadline_has_failed_and_goes_after_its_time_to_live() -> N
     play(story)
 
 
+def test_job_without_retries_has_failed_once_its_pod_is_taken_away() -> None:
+    async def story(scene: Scene) -> None:
+        job = gang("once", 1, pool="train", gpus=8)
+        job["spec"] |= {"backoffLimit": 0}
+        scene.cluster.apply([job])
+        await scene.clock.sleep(5)
+        (pod,) = scene.pods("once")
+        scene.cluster.admin.send("DELETE", f"{PODS}/{pod['metadata']['name']}")
+        await scene.clock.sleep(30)
+        found = scene.cluster.get(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/once")
+        assert found is not None
+        assert (found["status"]["failed"], found["status"]["conditions"][0]["type"]) == (1, "Failed")
+        assert scene.pods("once") == []
+
+    play(story)
+
+
 def test_part_that_is_down_catches_up_when_it_is_back() -> None:
     async def story(scene: Scene) -> None:
         scene.cluster.scheduler.pause()

@@ -250,3 +250,24 @@ def test_drain_that_is_held_goes_on_looking():
 
     assert isinstance(decision, Wait)
     assert decision.look is Look.PODS
+
+
+CAME = {
+    "after, and tolerates": (a_pod(created_at=text(1), tolerates_all=True), False),
+    "after, by a scheduler that had not seen the fence": (a_pod(created_at=text(1)), True),
+    "before": (a_pod(created_at=text(-1), tolerates_all=True), True),
+    "nobody knows when": (a_pod(tolerates_all=True), True),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(CAME))
+def test_drain_does_not_evict_what_comes_back_behind_the_fence(kind):
+    """Its controller would send the next one, again and again until the deadline."""
+    pod, leaves = CAME[kind]
+    decision = decide(pod, now_s=60.0, evictions=3)
+
+    if leaves:
+        assert evicted(decision) == [pod.name]
+    else:
+        stays = f"{pod.key} came after the fence, tolerates it and stays"
+        assert decision == Done(reason="no pod left to evict", note=f"3 pods evicted; {stays}")
