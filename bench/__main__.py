@@ -20,6 +20,8 @@ import click
 from bench import (
     burst,
     chaos_check,
+    chaos_corpus,
+    chaos_histories,
     condition_to_taint,
     failover,
     hard_fault,
@@ -83,6 +85,12 @@ FIGURES: Final[Mapping[str, Figure]] = MappingProxyType(
         ),
         "scrape": Figure("Exporter pages of eight GPUs fetched and read.", scrape.measure),
         "watch_ingest": Figure("Watch events of 20 KB nodes: decode, keep, diagnose.", watch_ingest.measure),
+        "chaos_corpus": Figure(
+            "Histories until a planted bug is found, bug by bug.", chaos_corpus.measure, large=True
+        ),
+        "chaos_histories": Figure(
+            "Histories of remediator on the simulated cluster.", chaos_histories.measure, large=True
+        ),
         "chaos_check": Figure("Audit records judged by all rules of chaos check.", chaos_check.measure),
         "memory": Figure("Resident memory of the controller.", memory.measure, large=True),
         "failover": Figure(

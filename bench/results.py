@@ -12,7 +12,7 @@ from msgspec import Struct
 from bench.machine import Machine
 from bench.percentiles import Summary, summarize
 
-Unit = Literal["ms", "1/s", "MB", "writes", "us"]
+Unit = Literal["ms", "1/s", "MB", "writes", "us", "histories"]
 Condition = str | int | float | bool
 DECIMALS = 4
 

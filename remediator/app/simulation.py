@@ -6,7 +6,7 @@ Only what a replica stands on is simulated; it is built by the same code as the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from random import Random
@@ -16,14 +16,12 @@ import structlog
 from ruamel.yaml import YAML
 
 from remediator.adapters.kube.server_clock import ServerClock
-from remediator.adapters.kube.wire import close_lines
 from remediator.app.controller import Outside, open_caller, prepare
+from remediator.app.lifeline import Lifeline, Machine, Wrap, as_it_is
 from remediator.app.manifests import deploy_directory
-from remediator.app.relay import Call, Relay, WatchCall
 from remediator.app.settings import Settings, lease_times
 from remediator.fleet.node_objects import NodeSpec, Object
 from remediator.model.keys import LABEL_REPAIR
-from remediator.ports import Clock, Response, Transport
 from remediator.runtime.controller import Controller
 from remediator.sim.audit import Sink
 from remediator.sim.loop import VirtualClock
@@ -82,48 +80,13 @@ def enforcing(objects: Iterable[Object]) -> list[Object]:
     return result
 
 
-Wrap = Callable[[Transport], Transport]
-
-
-def as_it_is(way: Transport) -> Transport:
-    """Puts nothing in between."""
-    return way
-
-
-class Lifeline(Relay):
-    """The way of one replica to the server, until it is cut: then nothing leaves and nothing comes back."""
-
-    def __init__(self, inner: Transport) -> None:
-        super().__init__(inner)
-        self.cut = False
-
-    async def call(self, call: Call) -> Response:
-        await self._while_alive()
-        reply = await self.send(call)
-        await self._while_alive()
-        return reply
-
-    async def watch(self, call: WatchCall) -> AsyncIterator[bytes]:
-        await self._while_alive()
-        lines = self.open(call)
-        try:
-            async for line in lines:
-                await self._while_alive()
-                yield line
-        finally:
-            await close_lines(lines)
-
-    async def _while_alive(self) -> None:
-        if self.cut:
-            await asyncio.Event().wait()
-
-
 class Replica:
     """One process of the controller."""
 
-    def __init__(self, name: str, controller: Controller, lifeline: Lifeline) -> None:
+    def __init__(self, name: str, controller: Controller, lifeline: Lifeline, machine: Machine) -> None:
         self.name = name
         self.controller = controller
+        self.machine = machine
         self._lifeline = lifeline
         self._task = asyncio.get_running_loop().create_task(controller.run())
 
@@ -132,9 +95,17 @@ class Replica:
         """Has it not ended by itself?"""
         return not self._task.done()
 
+    @property
+    def leading(self) -> bool:
+        return self.alive and self.controller.leading
+
+    def terminate(self) -> None:
+        """Ask it to end, as SIGTERM does."""
+        self.controller.stop()
+
     async def stop(self) -> bool:
         """End it as SIGTERM does; True where it ended well."""
-        self.controller.stop()
+        self.terminate()
         async with asyncio.timeout(PARK_S):
             return await self._task
 
@@ -177,14 +148,11 @@ class Simulation:
         self.cluster.apply(list(objects))
         self.cluster.machines.register()
 
-    async def start(
-        self, *, lease_s: float = 15.0, machine: Clock | None = None, wrap: Wrap = as_it_is
-    ) -> Replica:
-        """Start one more replica.
+    async def start(self, *, lease_s: float = 15.0, wrap: Wrap = as_it_is) -> Replica:
+        """Start one more replica, on a machine of its own.
 
         Args:
             lease_s: how long its successor will wait for it.
-            machine: its machine's wall clock, where that differs.
             wrap: stands between the replica and the server.
 
         Raises:
@@ -198,9 +166,10 @@ class Simulation:
         way = SimTransport(
             self.cluster.server, ACCOUNT, clock=self.clock, seed=seed, introduce=caller.headers
         )
-        lifeline = Lifeline(wrap(way))
+        machine = Machine(self.clock)
+        lifeline = Lifeline(wrap(way), machine)
         outside = Outside(
-            clock=ServerClock(machine or self.clock),
+            clock=ServerClock(machine),
             rng=Random(seed),
             transport=lifeline,
             caller=caller,
@@ -208,7 +177,7 @@ class Simulation:
             ticks=ClockTicks(self.clock, on_error=_tell),
         )
         controller, _ = await prepare(settings, outside)
-        replica = Replica(name, controller, lifeline)
+        replica = Replica(name, controller, lifeline, machine)
         self.replicas.append(replica)
         return replica
 

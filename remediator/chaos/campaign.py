@@ -3,46 +3,51 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from io import StringIO
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from remediator.adapters.clock import SystemClock
 from remediator.adapters.telemetry.logs import configure_logs
+from remediator.chaos.candidates import candidate
 from remediator.chaos.draw import draw
 from remediator.chaos.history import Outcome, play
-from remediator.chaos.schedule import Schedule
+from remediator.chaos.schedule import ControllerName, Schedule
 from remediator.errors import InputError, Problem
 
+A = TypeVar("A")
+B = TypeVar("B")
 SEEDS_MAX: Final = 1_000_000
 WORKERS_MAX: Final = 64
 FILE_BYTES_MAX: Final = 1 << 20
 
 
 def run(schedules: Sequence[Schedule], *, workers: int = 1) -> Iterator[Outcome]:
-    """Play all of them; yields what came of each, in the order in which they end."""
+    """Play all of them; yields what came of each, in their order."""
+    return spread(play, schedules, workers=workers)
+
+
+def spread(work: Callable[[A], B], tasks: Iterable[A], *, workers: int = 1) -> Iterator[B]:
+    """Do each task, on as many processes as are wanted; yields the results in the order of the tasks."""
     if workers == 1:
-        for schedule in schedules:
-            yield play(schedule)
+        yield from map(work, tasks)
         return
     context = multiprocessing.get_context("spawn")  # a forked loop, or logger, belongs to its parent
     with ProcessPoolExecutor(workers, mp_context=context, initializer=hush) as pool:
-        left = iter(schedules)
-        under_way: set[Future[Outcome]] = set()
+        left, under_way = iter(tasks), deque[Future[B]]()
         while True:
-            for schedule in left:
-                under_way.add(pool.submit(play, schedule))
-                if len(under_way) >= 2 * workers:  # never more in memory than are about to run
+            for task in left:
+                under_way.append(pool.submit(work, task))
+                if len(under_way) >= 4 * workers:  # never more in memory than are about to run
                     break
             if not under_way:
                 return
-            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-            for each in done:
-                yield each.result()
+            yield under_way.popleft().result()
 
 
 def hush() -> None:
@@ -70,17 +75,29 @@ def seeds(text: str) -> range:
     return found
 
 
-def drawn(numbers: range) -> list[Schedule]:
-    """The histories of these seeds."""
-    return [draw(seed) for seed in numbers]
+def drawn(
+    numbers: range, controller: ControllerName = "remediator", bugs: tuple[str, ...] = ()
+) -> list[Schedule]:
+    """The histories of these seeds.
+
+    Raises:
+        InputError: there is no such bug.
+    """
+    words = candidate(controller, bugs).words
+    return [draw(seed, words, controller=controller, bugs=bugs) for seed in numbers]
 
 
 def keep(outcome: Outcome, folder: Path) -> Path:
     """Write the schedule of a history that broke something into a file that replays."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"seed-{outcome.schedule.seed}.json"
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(outcome.schedule), indent=2) + b"\n")
+    path.write_bytes(written(outcome.schedule))
     return path
+
+
+def written(schedule: Schedule) -> bytes:
+    """As a file has it: what is as by default is left out."""
+    return msgspec.json.format(msgspec.json.encode(schedule), indent=2) + b"\n"
 
 
 def load(path: Path) -> Schedule:

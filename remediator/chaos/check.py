@@ -9,6 +9,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from remediator.adapters.audit import Numbered
+from remediator.chaos.ordering import in_version_order
 from remediator.chaos.profile import Profile
 from remediator.chaos.rules import ENDINGS, RULES
 from remediator.chaos.rules.rule import Rule
@@ -124,6 +125,7 @@ class Judge:
         rules = (*RULES, *ENDINGS) if calm else RULES
         self._books = [_Book(rule(profile, self._world)) for rule in rules]
         self._lacking = {each.rule.id: _lacking(each.rule, profile) for each in self._books}
+        self._listeners = [each.rule for each in self._books if type(each.rule).overhear is not Rule.overhear]
         self._seen = self._own = 0
         self._others: set[str] = set()
         self._last: Numbered | None = None
@@ -141,8 +143,11 @@ class Judge:
                 for book in self._books:
                     if not self._lacking[book.rule.id]:
                         book.see(numbered)
-        elif not self._own and len(self._others) < KEPT_MAX:
-            self._others.add(record.username)
+        else:
+            for rule in self._listeners:
+                rule.overhear(record)
+            if not self._own and len(self._others) < KEPT_MAX:
+                self._others.add(record.username)
         self._world.take(record)
 
     def under_way(self) -> bool:
@@ -167,7 +172,7 @@ class Judge:
 def check(records: Iterable[Numbered], profile: Profile) -> Report:
     """Judge one controller by one log, read once."""
     judge = Judge(profile)
-    for numbered in records:
+    for numbered in in_version_order(records):
         judge.see(numbered)
     return judge.report()
 

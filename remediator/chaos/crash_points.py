@@ -12,8 +12,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from remediator.app.lifeline import WRITES, Lifeline
 from remediator.app.relay import Call
-from remediator.app.simulation import Lifeline
 from remediator.chaos.history import Killed, Outcome, play
 from remediator.chaos.schedule import Event, Schedule
 from remediator.errors import TransientError
@@ -34,7 +34,6 @@ STARTS: Final[Mapping[str, Event]] = {
     "node-condition-handoff": Event(at_s=5, kind="Condition", node=NODE, detail="ReadonlyFilesystem=True"),
     "node-unreachable": Event(at_s=5, kind="Silent", node=NODE),
 }
-_WRITES: Final = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 # Written again and again by design, or asking for nothing but an answer.
 _NOT_COUNTED: Final = ("leases", "events", "selfsubjectaccessreviews", "selfsubjectreviews")
 
@@ -81,7 +80,7 @@ class _Way(Lifeline):
 
     async def call(self, call: Call) -> Response:
         await self._while_alive()
-        counts = call.method in _WRITES and not any(part in _NOT_COUNTED for part in call.path.split("/"))
+        counts = call.method in WRITES and not any(part in _NOT_COUNTED for part in call.path.split("/"))
         fate = self._counted.next_fate(call) if counts else None
         if fate is Fate.BEFORE:
             self._die()
@@ -109,7 +108,7 @@ def schedule_of(playbook: str) -> Schedule:
 def reference(playbook: str) -> tuple[Outcome, tuple[str, ...]]:
     """The history without a crash, and its writes in order."""
     counted = Counted(None)
-    return play(schedule_of(playbook), bug=counted.between), tuple(counted.writes)
+    return play(schedule_of(playbook), wrap=counted.between), tuple(counted.writes)
 
 
 def crashes(writes: int) -> Iterator[Crash]:
@@ -121,7 +120,7 @@ def crashes(writes: int) -> Iterator[Crash]:
 
 def play_crash(playbook: str, crash: Crash) -> Outcome:
     """The same history with one crash."""
-    return play(schedule_of(playbook), bug=Counted(crash).between)
+    return play(schedule_of(playbook), wrap=Counted(crash).between)
 
 
 def difference(expected: Outcome, found: Outcome) -> tuple[str, ...]:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from remediator.chaos.schedule import Event, EventKind, Fault, FaultKind, Schedule
+from remediator.fleet.layout import rack_name
 
 STORM_S: Final = 900.0
-RESOURCES: Final = ("", "nodes", "pods", "eviction", "jobs", "leases", "remediations", "remediationpolicies")
+COMMON: Final = ("", "", "nodes", "pods", "eviction", "jobs", "leases")
 FAULT_KINDS: Final[tuple[FaultKind, ...]] = (
     "Conflict", "TooMany", "ErrorBefore", "ErrorAfter", "LostReply", "Unanswered", "WatchEnds", "WatchBreaks",
     "WatchHangs", "HistoryGone", "CacheHangs", "Slow",
 )  # fmt: skip
-# What breaks machines, and what breaks around them: one each is drawn first, the rest from all.
-MACHINE_KINDS: Final[tuple[EventKind, ...]] = ("Xid", "Xid", "RemapPending", "Condition", "Silent")
-OTHER_KINDS: Final[tuple[EventKind, ...]] = (
-    "PagesLie", "PageTrouble", "Heal", "Uncordon", "Untaint", "Cordon", "DeleteNode", "RecreateNode",
-    "KillLeader", "KillLeader", "StopLeader", "PartDown", "RebootGoes", "RebootGoes",
-)  # fmt: skip
 XIDS: Final = (79, 48, 64, 119, 13, 31)
-CONDITIONS: Final = ("KernelDeadlock=True", "ReadonlyFilesystem=True", "FrequentKubeletRestart=True")
 TROUBLES: Final = ("down", "html", "empty", "malformed", "truncate", "endless", "binary", "stale")
 PARTS: Final = ("scheduler", "lifecycle", "kubelets", "controllers")
 REBOOTS: Final = (
@@ -36,48 +32,92 @@ REBOOTS: Final = (
 )
 
 
-def draw(seed: int, *, racks: int = 3, per_rack: int = 8) -> Schedule:
-    """The history of one seed: two to six faults of the API, and three to eight events."""
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a history for one controller is drawn from; what is named twice is drawn twice as often.
+
+    ``breaks`` break machines: one of them comes first. ``others`` happen around them. ``conditions`` are
+    TYPE=STATUS, set by a problem detector. ``resources`` are the controller's own kinds, at whose requests
+    faults strike beside those of everybody. ``events`` and ``faults`` of the API are how many at least and at
+    most; ``calm_s`` is the longest that it may take until nothing is under way any more.
+    """
+
+    breaks: tuple[EventKind, ...]
+    others: tuple[EventKind, ...]
+    conditions: tuple[str, ...]
+    resources: tuple[str, ...]
+    events: tuple[int, int] = (3, 8)
+    faults: tuple[int, int] = (2, 6)
+    calm_s: float = 21_600.0
+
+
+AROUND: Final[tuple[EventKind, ...]] = (
+    "Cordon", "Uncordon", "Untaint", "DeleteNode", "RecreateNode", "PeerMark", "OptOut", "KillLeader",
+    "KillLeader", "StopLeader", "HaltLeader", "ClockJump", "Clear", "PartDown", "RebootGoes", "RebootGoes",
+)  # fmt: skip
+
+
+def draw(seed: int, words: Words, **more: Any) -> Schedule:
+    """The history of one seed; ``more`` is set as it is.
+
+    What breaks comes in bursts, for limits are tried by what is broken at once. People, autoscalers and
+    crashes mostly come shortly after, where something is the matter.
+    """
+    racks, per_rack = int(more.setdefault("racks", 3)), int(more.setdefault("per_rack", 8))
     rng = Random(f"schedule {seed}")
-    nodes = [
-        f"gpu-{'abcdefghijklmnopqrstuvwxyz'[rack]}-{slot + 1:02}"
-        for rack in range(racks)
-        for slot in range(per_rack)
+    nodes = [f"gpu-{rack_name(rack)}-{slot + 1:02}" for rack in range(racks) for slot in range(per_rack)]
+    kinds = [rng.choice((*words.breaks, *words.others)) for _ in range(rng.randint(*words.events) - 1)]
+    bursts = [rng.uniform(0, STORM_S * 0.8) for _ in range(rng.randint(1, 3))]
+    events = [
+        _event(rng, kind, rng.choice(nodes), _scattered(rng, bursts), words)
+        for kind in (rng.choice(words.breaks), *(each for each in kinds if each in words.breaks))
     ]
-    faults = tuple(_fault(rng) for _ in range(rng.randint(2, 6)))
-    kinds = [
-        rng.choice(MACHINE_KINDS),
-        *(rng.choice((*MACHINE_KINDS, *OTHER_KINDS)) for _ in range(rng.randint(2, 7))),
-    ]
-    # People and autoscalers mostly touch the nodes that something is the matter with.
-    focus = rng.sample(nodes, 3)
-    events = sorted((_event(rng, kind, nodes, focus) for kind in kinds), key=lambda each: each.at_s)
-    return Schedule(seed=seed, racks=racks, per_rack=per_rack, faults=faults, events=tuple(events))
+    for kind in kinds:
+        if kind not in words.breaks:
+            node, at_s = _after(rng, events, nodes)
+            events.append(_event(rng, kind, node, at_s, words))
+    events.sort(key=lambda each: each.at_s)
+    faults = tuple(_fault(rng, events, words) for _ in range(rng.randint(*words.faults)))
+    times = {"calm_s": words.calm_s, **more}
+    return Schedule(seed=seed, **times, faults=faults, events=tuple(events))
 
 
-def _fault(rng: Random) -> Fault:
+def _scattered(rng: Random, bursts: Sequence[float]) -> float:
+    return rng.choice(bursts) + rng.uniform(0, 60) if rng.random() < 0.7 else rng.uniform(0, STORM_S)
+
+
+def _after(rng: Random, events: Sequence[Event], nodes: Sequence[str]) -> tuple[str, float]:
+    """Node and time of something that mostly follows something else."""
+    if rng.random() < 0.3:
+        return rng.choice(nodes), rng.uniform(0, STORM_S)
+    before = rng.choice(events)
+    return before.node, max(0.0, before.at_s + rng.uniform(-20.0, rng.choice((10.0, 120.0))))
+
+
+def _fault(rng: Random, events: Sequence[Event], words: Words) -> Fault:
+    """Three of four strike shortly after something has happened: before, there is little to strike."""
     kind = rng.choice(FAULT_KINDS)
     from_s = round(rng.uniform(0, STORM_S * 0.8), 1)
+    if rng.random() < 0.75:
+        from_s = round(rng.choice(events).at_s + rng.uniform(0, 60), 1)
     lasts_s = rng.choice((2.0, 10.0, 40.0, 120.0, 400.0))
     return Fault(
         kind=kind,
         from_s=from_s,
         to_s=round(from_s + lasts_s, 1),
         share=rng.choice((0.05, 0.2, 0.5, 0.8, 1.0)),
-        on=rng.choice(RESOURCES),
+        on=rng.choice((*COMMON, *words.resources)),
         seconds=rng.choice((0.0, 1.0, 2.0, 5.0)) if kind in ("TooMany", "Slow") else 0.0,
     )
 
 
-def _event(rng: Random, kind: EventKind, nodes: list[str], focus: list[str]) -> Event:
-    node = rng.choice(focus) if rng.random() < 0.7 else rng.choice(nodes)
-    at_s = round(rng.uniform(0, STORM_S), 1)
+def _event(rng: Random, kind: EventKind, node: str, at_s: float, words: Words) -> Event:
     value, detail = 0.0, ""
     match kind:
         case "Xid":
             value = float(rng.choice(XIDS))
         case "Condition":
-            detail = rng.choice(CONDITIONS)
+            detail = rng.choice(words.conditions)
         case "Silent":
             value = rng.choice((0.0, 20.0, 70.0, 300.0))
         case "PagesLie":
@@ -86,6 +126,10 @@ def _event(rng: Random, kind: EventKind, nodes: list[str], focus: list[str]) -> 
             detail = rng.choice(TROUBLES)
         case "PartDown":
             value, detail = rng.choice((10.0, 60.0, 300.0)), rng.choice(PARTS)
+        case "HaltLeader":
+            value, detail = rng.choice((20.0, 40.0)), rng.choice(("", *words.resources))
+        case "ClockJump":
+            value = rng.choice((-3600.0, 3600.0))
         case "RebootGoes":
-            detail, at_s = rng.choice(REBOOTS), round(at_s / 4, 1)
-    return Event(at_s=at_s, kind=kind, node=node, value=value, detail=detail)
+            detail, at_s = rng.choice(REBOOTS), at_s / 4
+    return Event(at_s=round(at_s, 1), kind=kind, node=node, value=value, detail=detail)

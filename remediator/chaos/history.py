@@ -13,18 +13,17 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 
 from remediator.adapters.audit import AuditRecord, Numbered
-from remediator.app.simulation import Replica, Simulation, Wrap, as_it_is, enforcing, shipped_objects
+from remediator.app.lifeline import Machine, Wrap, as_it_is
+from remediator.chaos.candidates import candidate
 from remediator.chaos.check import Judge, Report
 from remediator.chaos.incidents import Incidents
 from remediator.chaos.network import FaultyTransport
-from remediator.chaos.profile import Profile, load_profile
 from remediator.chaos.schedule import AT_SERVER, Event, Fault, Schedule
+from remediator.chaos.subject import Candidate, Process, Subject
 from remediator.errors import PermanentError, TransientError
-from remediator.fleet.dcgm_fields import FIELDS
-from remediator.fleet.exporter_state import ExporterStates
+from remediator.fleet.dcgm_fields import TELLING
 from remediator.fleet.layout import build_fleet
 from remediator.fleet.node_objects import LABEL_POOL
 from remediator.fleet.workloads import Workload, workload_objects
@@ -32,24 +31,12 @@ from remediator.ports import Transport
 from remediator.sim.loop import run_virtual, virtual_clock
 from remediator.sim.refusal import Json
 
-NODE_KEYS: Final = ("example.com/pool",)  # of the policy that is applied
 SETTLE_S: Final = 60.0
 RESTART_S: Final = 5.0  # a kubelet's first pause before it starts a process again
 GANG: Final = 4
-SHOWN: Final = frozenset(
-    f"DCGM_FI_DEV_{name}"
-    for name in (
-        "XID_ERRORS",
-        "GPU_TEMP",
-        "ROW_REMAP_PENDING",
-        "ROW_REMAP_FAILURE",
-        "UNCORRECTABLE_REMAPPED_ROWS",
-        "ECC_DBE_VOL_TOTAL",
-    )
-)
 LOOK_S: Final = 60.0
 QUIET_S: Final = 900.0
-_LEADERS: Final = ("KillLeader", "StopLeader")
+_LEADERS: Final = frozenset(("KillLeader", "StopLeader", "HaltLeader", "ClockJump"))
 
 
 class Killed(BaseException):
@@ -82,33 +69,33 @@ class Outcome(Struct, frozen=True, kw_only=True):
         return (*found, "crash") if self.crash else found
 
 
-def play(schedule: Schedule, *, bug: Wrap = as_it_is) -> Outcome:
+def play(schedule: Schedule, *, wrap: Wrap = as_it_is) -> Outcome:
     """Play it to its end, in virtual time.
 
     Args:
-        schedule: what goes wrong.
-        bug: stands between the controller and all faults, for whoever plants a bug to see it found.
+        schedule: what goes wrong, and for whom.
+        wrap: stands between the controller and all faults, for whoever counts or spoils what it sends.
+
+    Raises:
+        InputError: the schedule names a bug that is not there.
     """
-    return run_virtual(_History(schedule, bug).play())
-
-
-def shipped_profile() -> Profile:
-    """Ours, with the keys of the policy that a history applies."""
-    profile = load_profile("remediator")
-    assert profile.own is not None
-    return replace(profile, own=replace(profile.own, keys=(*profile.own.keys, *NODE_KEYS)))
+    found = candidate(schedule.controller, schedule.bugs)
+    return run_virtual(_History(schedule, found, wrap).play())
 
 
 class _History:
-    def __init__(self, schedule: Schedule, bug: Wrap) -> None:
+    def __init__(self, schedule: Schedule, under_test: Candidate, wrap: Wrap) -> None:
         self._schedule = schedule
-        self._bug = bug
-        self._judge = Judge(shipped_profile(), calm=True)
+        self._candidate = under_test
+        self._wrap = wrap
+        self._subject: Subject
+        self._judge = Judge(under_test.profile, calm=True)
         self._decoder = msgspec.json.Decoder(AuditRecord)
         self._digest = hashlib.sha256()
         self._lines = 0
         self._fired: Counter[int] = Counter()
         self._idle_events: list[int] = []
+        self._halts: list[tuple[int, Machine]] = []
         self._began_s = float("inf")
         self._starts = 0
         self._crash = ""
@@ -123,23 +110,18 @@ class _History:
         schedule = self._schedule
         self._clock = virtual_clock()
         specs = build_fleet(schedule.racks, schedule.per_rack, infer=1, buffer=1)
-        self._simulation = Simulation(
-            self._clock,
-            seed=schedule.seed,
-            specs=specs,
-            objects=enforcing(shipped_objects()),
-            audit=self._record,
-        )
-        cluster = self._simulation.cluster
-        _shorten_pages(cluster.machines.exporters)
+        self._subject = self._candidate.open(self._clock, seed=schedule.seed, specs=specs, audit=self._record)
+        cluster = self._subject.cluster
+        cluster.machines.exporters.show_only(TELLING)  # whole pages would be most of the work
         full = schedule.racks * (schedule.per_rack - 2)
-        cluster.apply(workload_objects(Workload(trainers=full - GANG, gang=GANG)))
+        cluster.apply(workload_objects(Workload(trainers=full - GANG, gang=GANG, frontends=schedule.racks)))
         keepers = [asyncio.create_task(self._keep(number)) for number in range(schedule.replicas)]
         await self._clock.sleep(SETTLE_S)
         self._began_s = self._clock.monotonic()
-        await self._storm(Incidents(cluster))
+        await self._storm(Incidents(cluster, opt_out=self._candidate.profile.opt_out))
         await self._calm(schedule.calm_s)
         ending = self._describe()
+        self._idle_events += [number for number, machine in self._halts if machine.to_halt]
         await self._stop(keepers)
         return Outcome(
             schedule=schedule,
@@ -154,16 +136,10 @@ class _History:
         )
 
     def _describe(self) -> tuple[str, ...]:
-        nodes = self._simulation.cluster.get("/api/v1/nodes")
+        nodes = self._subject.cluster.get("/api/v1/nodes")
         assert nodes is not None
         lines = [_of_node(node) for node in nodes["items"]]
-        for run in self._simulation.all("remediations"):
-            status, spec = run.get("status") or {}, run["spec"]
-            if status.get("state") == "NotGranted":
-                continue
-            spare = (status.get("spare") or {}).get("name", "")
-            what = f"{spec['node']['name']}: {spec['faultClass']}"
-            lines.append(f"work {what}: {status.get('state', '')} {spare}".rstrip())
+        lines += self._subject.work()
         return tuple(sorted(lines))
 
     # -- the processes
@@ -183,11 +159,11 @@ class _History:
     async def _live(self) -> None:
         """One process, from start to end. An error that it ends by is a finding, whatever the error."""
         try:
-            replica = await self._simulation.start(wrap=self._between)
+            process = await self._subject.start(self._between)
         except (TransientError, PermanentError):
             return  # it could not start, and said so
         self._starts += 1
-        await replica.ended()
+        await process.ended()
 
     def _between(self, way: Transport) -> Transport:
         rng = Random(f"faults {self._schedule.seed} {self._starts}")
@@ -199,19 +175,17 @@ class _History:
             rng=rng,
             fired=self._fired,
         )
-        return self._bug(faulty)
+        return self._wrap(faulty)
 
-    def _leader(self) -> Replica | None:
-        return next(
-            (each for each in self._simulation.replicas if each.alive and each.controller.leading), None
-        )
+    def _leader(self) -> Process | None:
+        return next((each for each in self._subject.processes if each.leading), None)
 
     async def _stop(self, keepers: list[asyncio.Task[None]]) -> None:
         self._ending = True
         for keeper in keepers:
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
-        await self._simulation.close()
+        await self._subject.close()
 
     # -- what goes wrong
 
@@ -222,7 +196,8 @@ class _History:
                 loop.call_later(fault.from_s, self._at_server, number, fault)
         for number, event in enumerate(self._schedule.events):
             await self._until(event.at_s)
-            happened = await self._lead(event) if event.kind in _LEADERS else incidents.happen(event)
+            leads = event.kind in _LEADERS
+            happened = await self._lead(number, event) if leads else incidents.happen(event)
             if not happened:
                 self._idle_events.append(number)
         await self._until(self._schedule.ends_s)
@@ -237,18 +212,25 @@ class _History:
     async def _until(self, at_s: float) -> None:
         await self._clock.sleep(max(0.0, self._began_s + at_s - self._clock.monotonic()))
 
-    async def _lead(self, event: Event) -> bool:
+    async def _lead(self, number: int, event: Event) -> bool:
+        """Let something happen to whoever leads."""
         leader = self._leader()
         if leader is None:
             return False
-        if event.kind == "KillLeader":
-            await leader.kill()
-        else:
-            leader.controller.stop()
+        match event.kind:
+            case "KillLeader":
+                await leader.kill()
+            case "StopLeader":
+                leader.terminate()
+            case "ClockJump":
+                leader.machine.jump(event.value)
+            case _:
+                self._halts.append((number, leader.machine))
+                leader.machine.halt_at_write(event.value, event.detail)
         return True
 
     def _at_server(self, number: int, fault: Fault) -> None:
-        server = self._simulation.cluster.server
+        server = self._subject.cluster.server
         for kind in server.kinds:
             if fault.on in ("", kind.plural):
                 if fault.kind == "HistoryGone":
@@ -260,18 +242,10 @@ class _History:
             asyncio.get_running_loop().call_later(fault.to_s - fault.from_s, self._thaw, fault)
 
     def _thaw(self, fault: Fault) -> None:
-        server = self._simulation.cluster.server
+        server = self._subject.cluster.server
         for kind in server.kinds:
             if fault.on in ("", kind.plural):
                 server.shelf(kind).thaw()
-
-
-def _shorten_pages(exporters: ExporterStates) -> None:
-    """Show the few fields that faults are told by: whole pages would be most of the work of a history."""
-    for field in FIELDS:
-        if field.name not in SHOWN:
-            for node in exporters.nodes:
-                exporters.hide_field(node, field.name)
 
 
 def _of_node(node: Json) -> str:

@@ -13,6 +13,7 @@ from remediator.sim.world.part import Part
 
 NODES: Final = "/api/v1/nodes"
 FOREIGN: Final = ("example.com/", "node.kubernetes.io/")  # taints that a person leaves alone
+PEER: Final = "ToBeDeletedByClusterAutoscaler"
 REBOOTS: Final[Mapping[str, tuple[Reboot, JobEnds]]] = {
     "never": (Reboot(times=0), JobEnds.SUCCEEDS),
     "twice": (Reboot(times=2), JobEnds.SUCCEEDS),
@@ -27,16 +28,23 @@ REBOOTS: Final[Mapping[str, tuple[Reboot, JobEnds]]] = {
 
 
 class Incidents:
-    """What can happen to machines, nodes and the parts of a cluster; leaders are somebody else's."""
+    """What can happen to machines, nodes and the parts of a cluster; leaders are somebody else's.
 
-    def __init__(self, cluster: Cluster) -> None:
+    Args:
+        cluster: in which it happens.
+        opt_out: the label by which people keep the controller off a node.
+    """
+
+    def __init__(self, cluster: Cluster, *, opt_out: str) -> None:
         self._cluster = cluster
+        self._label = opt_out
         self._machines = cluster.machines
         self._gpu_nodes = [spec.name for spec in cluster.specs if spec.gpus]
         self._on: Mapping[str, Callable[[Event], bool]] = {
             "Xid": self._xid,
             "RemapPending": self._remap,
             "Condition": self._condition,
+            "Clear": self._clear,
             "Silent": self._silent,
             "PagesLie": self._lie,
             "PageTrouble": self._trouble,
@@ -45,6 +53,8 @@ class Incidents:
             "Cordon": lambda event: self._patch(event.node, {"unschedulable": True}),
             "Untaint": self._untaint,
             "DeleteNode": self._delete,
+            "PeerMark": self._mark,
+            "OptOut": self._opt_out,
             "RecreateNode": self._recreate,
             "PartDown": self._part_down,
             "RebootGoes": self._reboot_goes,
@@ -67,6 +77,9 @@ class Incidents:
         if self._there(event.node):
             self._machines.set_condition(event.node, type_, status, "Chaos", "set by chaos")
         return self._there(event.node)
+
+    def _clear(self, event: Event) -> bool:
+        return self._there(event.node) and self._machines.clear_conditions(event.node, "Resolved")
 
     def _silent(self, event: Event) -> bool:
         if not self._there(event.node):
@@ -101,6 +114,18 @@ class Incidents:
         return self._patch(
             event.node, {"taints": [each for each in taints if each["key"].startswith(FOREIGN)]}
         )
+
+    def _mark(self, event: Event) -> bool:
+        node = self._cluster.get(f"{NODES}/{event.node}")
+        if node is None:
+            return False
+        taints = [*(node["spec"].get("taints") or ()), {"key": PEER, "effect": "NoSchedule"}]
+        return self._patch(event.node, {"taints": taints})
+
+    def _opt_out(self, event: Event) -> bool:
+        change = {"metadata": {"labels": {self._label: "true"}}}
+        code, _ = self._cluster.admin.send("PATCH", f"{NODES}/{event.node}", change)
+        return bool(self._label) and code == 200
 
     def _delete(self, event: Event) -> bool:
         there = self._there(event.node)

@@ -16,7 +16,7 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from remediator.errors import InputError, Problem
 
-SHIPPED: Final = ("plain", "remediator")
+SHIPPED: Final = ("plain", "reference", "remediator")
 BYTES_MAX: Final = 64 << 10
 
 Key = Annotated[str, Meta(min_length=1, max_length=317)]
@@ -63,8 +63,9 @@ class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Runs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the controller keeps book of each piece of work: an object of its own for each.
 
-    ``state`` and ``node`` are paths with dots. ``settled`` are states that nobody waits for any more;
-    ``keeps`` those in which the node stays fenced.
+    ``state``, ``node`` and ``uid`` (of that Node) are paths with dots. ``settled`` are states that nobody
+    waits for any more; ``keeps`` those in which the node stays fenced; ``parked`` those in which a faulty
+    node is left alone for a reason that the record tells.
     """
 
     resource: Key
@@ -72,6 +73,41 @@ class Runs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     node: Key
     settled: tuple[str, ...]
     keeps: tuple[str, ...]
+    parked: tuple[str, ...] = ()
+    uid: str = ""
+
+
+class Fault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A condition of a Node that means a fault which the controller answers."""
+
+    condition: Key
+    status: Key = "True"
+
+
+class Reboots(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the controller creates to have a machine rebooted.
+
+    ``node`` and ``attempt`` are paths with dots to the node's name, and to what is the same for two
+    requests that mean one reboot.
+    """
+
+    resource: Key
+    node: Key
+    attempt: Key
+
+
+class Lease(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The Lease that whoever leads renews, and the longest time between two renewals in calm."""
+
+    name: Key
+    seconds: Annotated[float, Meta(gt=0, le=86_400)]
+
+
+class Storm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """No more than ``most`` nodes are newly fenced within ``seconds``, whatever is broken."""
+
+    most: Annotated[int, Meta(ge=1, le=100_000)]
+    seconds: Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,7 +126,12 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
 
 
 class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """One controller. ``peers`` are taints by which others say that a node is theirs to delete."""
+    """One controller.
+
+    ``peers`` are taints by which others say that a node is theirs to delete; ``opt_out`` is a label by
+    which people keep the controller off a node. ``veto_seconds``: so long a fence that somebody took away
+    stays away. ``read_only`` is an identity that must write nothing.
+    """
 
     name: Annotated[str, Meta(min_length=1, max_length=63)]
     user: str = ""
@@ -102,6 +143,13 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     budgets: tuple[Budget, ...] = ()
     limits: Limits = Limits()
     peers: tuple[Key, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    reboots: Reboots | None = None
+    lease: Lease | None = None
+    storm: Storm | None = None
+    opt_out: str = ""
+    veto_seconds: Annotated[float, Meta(ge=0, le=10_000_000)] = 0.0
+    read_only: bool = False
 
     def owns(self, key: str) -> bool:
         """May the controller write this key of a label, annotation or taint on a Node?"""

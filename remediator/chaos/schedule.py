@@ -12,6 +12,8 @@ from msgspec import Meta, Struct
 FAULTS_MAX: Final = 64
 EVENTS_MAX: Final = 256
 
+ControllerName = Literal["remediator", "reference"]
+
 Seconds = Annotated[float, Meta(ge=0, le=10_000_000)]
 Share = Annotated[float, Meta(gt=0, le=1)]
 
@@ -25,7 +27,7 @@ FaultKind = Literal[
     "WatchEnds",  # F6: closed as the server does
     "WatchBreaks",  # F6: reset
     "WatchHangs",  # F6: half open, nobody says anything
-    "HistoryGone",  # F7: 410 of watches and of pages
+    "HistoryGone",  # F7: watches end, and they and pages can't go on where they were: 410
     "CacheHangs",  # F10: watches and cached lists show the past, writes go on
     "Slow",  # F30: each answer takes longer
 ]
@@ -37,6 +39,7 @@ EventKind = Literal[
     "Xid",  # a page shows the XID ``value`` on GPU 0
     "RemapPending",  # the page says that a row remap is pending
     "Condition",  # a problem detector sets ``detail``, as TYPE=STATUS
+    "Clear",  # and takes back all it has said of the node
     "Silent",  # F20, F21: the kubelet dies, for ``value`` seconds; 0 for ever
     "PagesLie",  # F22: the pages of the share ``value`` of all nodes show an XID
     "PageTrouble",  # F23: the page of a node answers with ``detail``
@@ -44,16 +47,22 @@ EventKind = Literal[
     "Uncordon",  # F24: a person uncordons
     "Untaint",  # F24: a person removes every taint of a controller
     "Cordon",  # F24: a person cordons
+    "OptOut",  # F24: a person keeps the controller off the node
     "DeleteNode",  # F25
     "RecreateNode",  # F19: under its name, with another uid
+    "PeerMark",  # F25: an autoscaler marks the node as one that it is about to delete
     "KillLeader",  # F13
     "StopLeader",  # F15: a clean hand-over
+    "HaltLeader",  # F14: it stands still for ``value`` seconds, right before its next write of ``detail``
+    "ClockJump",  # F16: the wall clock of its machine moves by ``value`` seconds
     "PartDown",  # F32, F33: ``detail`` of the cluster's parts, for ``value`` seconds
     "RebootGoes",  # F34: the node's next reboots go as ``detail`` says
 ]
 
 
-class Fault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+class Fault(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
+):
     """A fault of the API or of the way to it: ``share`` of the matching requests in a time, by dice.
 
     ``on`` narrows it to one resource (plural) and ``verb`` to one method; empty: all. ``seconds`` is
@@ -69,7 +78,9 @@ class Fault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, renam
     seconds: Seconds = 0.0
 
 
-class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+class Event(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
+):
     """Something that happens once in the cluster."""
 
     at_s: Seconds
@@ -79,14 +90,19 @@ class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, renam
     detail: str = ""
 
 
-class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+class Schedule(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
+):
     """One history: a fleet, what goes wrong in it, and how long it is left alone afterwards.
 
     ``calm_s`` is the longest that it may take until nothing is under way any more. Times count from
-    the moment at which a leader has settled. ``seed`` decides what is not said here.
+    the moment at which a leader has settled. ``seed`` decides what is not said here. ``bugs`` are planted
+    in the reference controller; there are none in ours to switch on.
     """
 
     seed: int
+    controller: ControllerName = "remediator"
+    bugs: Annotated[tuple[str, ...], Meta(max_length=8)] = ()
     racks: Annotated[int, Meta(ge=1, le=64)] = 3
     per_rack: Annotated[int, Meta(ge=3, le=64)] = 8
     replicas: Annotated[int, Meta(ge=1, le=3)] = 2

@@ -48,12 +48,22 @@ class Spec(Struct, frozen=True, rename="camel"):
     node_name: str = ""
 
 
+class Condition(Struct, frozen=True, gc=False):
+    type: str = ""
+    status: str = ""
+
+
+class Status(Struct, frozen=True):
+    conditions: tuple[Condition, ...] = ()
+
+
 class Object(Struct, frozen=True):
     """The part of any object that a rule looks at."""
 
     kind: str = ""
     metadata: Meta = Meta()
     spec: Spec = Spec()
+    status: Status = Status()
 
 
 class NodeState(Struct, frozen=True):
@@ -105,7 +115,7 @@ class World:
         about = record.object_ref
         if not record.committed or is_dry_run(record):
             return
-        if about.resource == "nodes" and not about.subresource:
+        if about.resource == "nodes" and about.subresource in ("", "status"):
             self._take_node(record)
         elif about.resource == "pods":
             self._take_pod(record)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from remediator.chaos.check import Report
     from remediator.chaos.history import Outcome
     from remediator.chaos.profile import Profile
+    from remediator.chaos.schedule import ControllerName, Schedule
 
 SHOWN_MAX = 5
 
@@ -81,7 +82,17 @@ def check(path: Path, name: str, user: str, keys: tuple[str, ...], output: str) 
 @click.option(
     "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form."
 )
-def run(text: str, workers: int, folder: Path, output: str) -> None:
+@click.option(
+    "--controller",
+    type=click.Choice(["remediator", "reference"]),
+    default="remediator",
+    show_default=True,
+    help="Who is played; reference is there to be broken.",
+)
+@click.option("--bug", "bugs", multiple=True, help="Planted in the reference controller, by its name.")
+def run(
+    text: str, workers: int, folder: Path, output: str, controller: ControllerName, bugs: tuple[str, ...]
+) -> None:
     """Play histories full of faults on a simulated cluster, and judge each by its audit log.
 
     Ends with 13 when a rule is broken; the history is kept as a file that replays.
@@ -90,7 +101,7 @@ def run(text: str, workers: int, folder: Path, output: str) -> None:
     """
     campaign = _campaign()
     campaign.hush()
-    schedules = campaign.drawn(campaign.seeds(text))
+    schedules = campaign.drawn(campaign.seeds(text), controller, bugs)
     broken = 0
     for outcome in campaign.run(schedules, workers=workers):
         broken += bool(outcome.broken)
@@ -117,6 +128,66 @@ def replay(path: Path, output: str) -> None:
     outcome = next(campaign.run([campaign.load(path)]))
     _tell(outcome, output)
     sys.exit(exits.CHECK_FAILED if outcome.broken else exits.OK)
+
+
+@chaos.command("shrink")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--rule", "rules", multiple=True, help="What it has to break; default: what it breaks now.")
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="Where the small one goes; default: standard output.",
+)
+def shrink_history(path: Path, rules: tuple[str, ...], target: Path | None) -> None:
+    """Leave out of a kept history whatever it does not need to break the same rule.
+
+    Example: remediator chaos shrink chaos-broken/seed-42.json --to small.json
+    """
+    campaign = _campaign()
+    from remediator.chaos.shrink import shrink
+
+    campaign.hush()
+    schedule = campaign.load(path)
+
+    def tell(found: Schedule) -> None:
+        click.echo(f"{len(found.faults)} faults, {len(found.events)} events", err=True)
+
+    try:
+        small = shrink(schedule, rules, tell=tell)
+    except ValueError as error:
+        raise Stop(f"{path}: {error}; nothing to shrink") from error
+    text = campaign.written(small)
+    if target is None:
+        click.echo(text.decode(), nl=False)
+    else:
+        target.write_bytes(text)
+
+
+@chaos.command()
+@click.option("--bug", "names", multiple=True, help="One by its name; more than once. Default: all.")
+@click.option("--runs", type=click.IntRange(1, 100), default=1, show_default=True, help="Of each bug.")
+@click.option(
+    "--most", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Histories in a run."
+)
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
+def corpus(names: tuple[str, ...], runs: int, most: int, workers: int) -> None:
+    """Plant each bug in the reference controller, and count the histories until a rule is broken.
+
+    A run takes up the seeds where the run before could have ended. Ends with 13 where a bug is not found.
+
+    Example: remediator chaos corpus --bug name-as-key --runs 20 --workers 2
+    """
+    campaign = _campaign()
+    from remediator.chaos import corpus as planted
+
+    campaign.hush()
+    missed = 0
+    for found in planted.hunt(planted.named(names), runs=runs, most=most, workers=workers):
+        missed += found.missed
+        click.echo(planted.told(found))
+    sys.exit(exits.CHECK_FAILED if missed else exits.OK)
 
 
 @chaos.command("crash-points")

@@ -162,3 +162,16 @@ XID_TEXTS: Final = {
     149: "NVLINK NETIR Error",
     154: "GPU Recovery Action Changed",
 }
+
+#: Those by which faults are told.
+TELLING: Final = frozenset(
+    f"DCGM_FI_DEV_{name}"
+    for name in (
+        "XID_ERRORS",
+        "GPU_TEMP",
+        "ROW_REMAP_PENDING",
+        "ROW_REMAP_FAILURE",
+        "UNCORRECTABLE_REMAPPED_ROWS",
+        "ECC_DBE_VOL_TOTAL",
+    )
+)

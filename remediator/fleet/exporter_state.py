@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from threading import RLock
 
 from remediator.errors import PermanentError
-from remediator.fleet.dcgm_fields import BY_NAME, Reset
+from remediator.fleet.dcgm_fields import BY_NAME, FIELDS, Reset
 from remediator.fleet.machines import Machine, gpu_uuids, machine_for
 from remediator.fleet.pages import (
     Answer,
@@ -253,6 +253,13 @@ class ExporterStates:
             raise PermanentError(f"{node}: no field {field_name!r}; the page has {len(BY_NAME)} names")
         with self._lock:
             self._change(node, hidden=self._exporter(node).state.hidden | {known.name})
+
+    def show_only(self, names: frozenset[str]) -> None:
+        """Leave out of all pages every family but these."""
+        for field in FIELDS:
+            if field.name not in names:
+                for node in self.nodes:
+                    self.hide_field(node, field.name)
 
     def set_pod(self, node: str, gpu: int, pod: PodLabels | None) -> None:
         """Show another pod as the holder of one GPU (None: idle). The same XID becomes a new series."""

@@ -221,8 +221,8 @@ class Server:
         self.shelf(kind).freeze(self.store.version)
 
     def expire(self, kind: Kind) -> None:
-        """Forget the history of a kind, and every continue token."""
-        self.shelf(kind).compact()
+        """Forget the history of a kind and every continue token, and end all watches of it."""
+        self.shelf(kind).compact(self.store.version)
         self._reads.forget_tokens()
 
 

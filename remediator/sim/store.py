@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -62,6 +62,14 @@ class Change:
         self.at = at
 
 
+class Watcher(Protocol):
+    """Whoever is told of changes when the watch cache shows them."""
+
+    def tell(self, change: Change) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class Shelf:
     """All objects of one kind, by namespace and name.
 
@@ -80,7 +88,7 @@ class Shelf:
         self._frozen_at = 0
         self._cached: dict[Key, Entry] | None = None  # what a frozen cache shows
         self.forgotten = 0  # the newest version that the history does not hold any more
-        self.watchers: dict[int, Callable[[Change], None]] = {}
+        self.watchers: dict[int, Watcher] = {}
         self.listeners: list[Callable[[Change], None]] = []
 
     def __len__(self) -> int:
@@ -151,8 +159,8 @@ class Shelf:
         oldest = change.at - HISTORY_S
         while len(history) > HISTORY_MAX or (len(history) > HISTORY_MIN and history[0].at < oldest):
             self.forgotten = history.popleft().entry.version
-        for tell in tuple(self.watchers.values()):
-            tell(change)
+        for watcher in tuple(self.watchers.values()):
+            watcher.tell(change)
 
     def since(self, version: int) -> Iterator[Change]:
         """The changes after ``version``, oldest first.
@@ -190,11 +198,15 @@ class Shelf:
         for change in held or ():
             self._show(change)
 
-    def compact(self) -> None:
-        """Forget every change that was shown: whoever watches from an older version is told 410."""
-        if self._history:
-            self.forgotten = self._history[-1].entry.version
-            self._history.clear()
+    def compact(self, newest: int) -> None:
+        """End every watch and forget all that was before, as a server does that starts anew.
+
+        ``newest`` is the store's version: whoever goes on from an older one is told 410.
+        """
+        for watcher in tuple(self.watchers.values()):
+            watcher.end()
+        self.forgotten = newest
+        self._history.clear()
 
 
 class Store:

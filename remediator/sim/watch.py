@@ -88,7 +88,7 @@ class Watch:
             self._shown = _version(asked)
             for change in self._shelf.since(self._shown):
                 self.tell(change)
-        self._shelf.watchers[self._number] = self.tell
+        self._shelf.watchers[self._number] = self
 
     def tell(self, change: Change) -> None:
         """The cache shows a change."""

@@ -73,8 +73,13 @@ def test_every_crash_point_changes_nothing_of_the_end(
     story: str,
     fate: Fate,
 ) -> None:
-    """No write is left out: the points are those of a run without a fault."""
-    for point in references[story].points:
+    """No write is left out: the points are those of a run without a fault.
+
+    Two such runs, in fact: when a grant is given back the policy is written once or twice, as the looks fall.
+    What only one of them writes is no point that could be met.
+    """
+    again = scene.play(STORIES[story]).points
+    for point in (each for each in references[story].points if each in again):
         with subtests.test(point=point):
             assert_as_without_a_fault(scene.play(STORIES[story], point, fate), references[story])
 

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 from typing import Final
 
-from remediator.chaos.rules.endings import NoOrphans, RunsEnd
+from remediator.chaos.rules.endings import FaultsAnswered, NoOrphans, RunsEnd, SomebodyLeads
 from remediator.chaos.rules.evictions import BoundByUid, EvictionApiOnly, FenceFirst, RightPod
-from remediator.chaos.rules.nodes import OwnFieldsOnly, PeersRespected, VersionBound
+from remediator.chaos.rules.faults import EvidenceFirst, PeopleWin, StormGuard
+from remediator.chaos.rules.machines import RebootFenced, RebootOnce, SameMachine
+from remediator.chaos.rules.nodes import OptedOut, OwnFieldsOnly, PeersRespected, VersionBound
 from remediator.chaos.rules.plans import Explained, LevelBudget, OneSpareOnePlan
 from remediator.chaos.rules.rule import Rule
-from remediator.chaos.rules.stream import LeastPrivilege, NoEmptyWrite, NoHotLoop, TermNeverFalls
+from remediator.chaos.rules.stream import LeastPrivilege, NoEmptyWrite, NoHotLoop, OnlyLooks, TermNeverFalls
 
 RULES: Final[tuple[type[Rule], ...]] = (
     LevelBudget,
+    EvidenceFirst,
     BoundByUid,
+    SameMachine,
     VersionBound,
+    RebootFenced,
     FenceFirst,
     EvictionApiOnly,
     RightPod,
+    OptedOut,
+    PeopleWin,
     OwnFieldsOnly,
     TermNeverFalls,
     OneSpareOnePlan,
+    OnlyLooks,
     NoEmptyWrite,
     NoHotLoop,
     Explained,
+    RebootOnce,
     LeastPrivilege,
+    StormGuard,
     PeersRespected,
 )
 
 # Judged at the end of a log that ends in calm.
-ENDINGS: Final[tuple[type[Rule], ...]] = (RunsEnd, NoOrphans)
+ENDINGS: Final[tuple[type[Rule], ...]] = (RunsEnd, FaultsAnswered, NoOrphans, SomebodyLeads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from remediator.adapters.audit import AuditRecord
-from remediator.chaos.rules.rule import Rule, body_of, is_eviction
+from remediator.chaos.rules.rule import Rule, body_of, is_eviction, is_fenced
 from remediator.chaos.world import MIRROR
 
 
@@ -43,7 +43,7 @@ class FenceFirst(Rule):
         if state is None or self.profile.own is None:
             self.can_not_tell(record)
             return None
-        fenced = any(taint.key in self.profile.own.fence for taint in state.object.spec.taints)
+        fenced = is_fenced(state.object, self.profile.own)
         return self.tell(None if fenced else f"evicted from {node}, which carries no taint of ours")
 
 

@@ -75,12 +75,8 @@ def _lifts_foreign_cordon(before: NodeState, after: Object, user: str) -> bool:
     return lifted and before.cordoned_by != user
 
 
-class PeersRespected(Rule):
-    """An autoscaler that deletes a node and a controller that empties it undo each other."""
-
-    id: ClassVar = "S32"
-    sentence: ClassVar = "Nothing is fenced or evicted where another controller has said that the node goes."
-    needs: ClassVar = ("own", "peers")
+class _Untouched(Rule):
+    """Looks at what is done to nodes that somebody has marked."""
 
     def see(self, record: AuditRecord) -> str | None:
         node = self._node_of(record)
@@ -90,8 +86,11 @@ class PeersRespected(Rule):
         if state is None:
             self.can_not_tell(record)
             return None
-        taken = [taint.key for taint in state.object.spec.taints if taint.key in self.profile.peers]
-        return self.tell(f"{node} carries {taken[0]}" if taken else None)
+        return self.tell(self.marked(state.object))
+
+    def marked(self, node: Object) -> str | None:
+        """By what mark it should have been left alone."""
+        raise NotImplementedError
 
     def _node_of(self, record: AuditRecord) -> str | None:
         """The node that this request does something to; None: it does nothing of the kind."""
@@ -102,3 +101,27 @@ class PeersRespected(Rule):
         before = self.world.nodes.get(record.object_ref.name)
         had = {taint.key for taint in before.object.spec.taints} if before is not None else set()
         return record.object_ref.name if fences_in(record, self.profile.own) - had else None
+
+
+class PeersRespected(_Untouched):
+    """An autoscaler that deletes a node and a controller that empties it undo each other."""
+
+    id: ClassVar = "S32"
+    sentence: ClassVar = "Nothing is fenced or evicted where another controller has said that the node goes."
+    needs: ClassVar = ("own", "peers")
+
+    def marked(self, node: Object) -> str | None:
+        taken = [taint.key for taint in node.spec.taints if taint.key in self.profile.peers]
+        return f"{node.metadata.name} carries {taken[0]}" if taken else None
+
+
+class OptedOut(_Untouched):
+    """Who says hands off is not asked why."""
+
+    id: ClassVar = "S10"
+    sentence: ClassVar = "Nothing is fenced or evicted on a node that people have opted out."
+    needs: ClassVar = ("own", "opt_out")
+
+    def marked(self, node: Object) -> str | None:
+        label = self.profile.opt_out
+        return f"{node.metadata.name} carries {label}" if label in node.metadata.labels else None

@@ -9,7 +9,7 @@ import msgspec
 
 from remediator.adapters.audit import AuditRecord
 from remediator.chaos.profile import Budget, Profile
-from remediator.chaos.rules.rule import Rule, fences_in, is_eviction, is_node_write
+from remediator.chaos.rules.rule import Rule, fences_in, is_eviction, is_fenced, is_node_write
 from remediator.chaos.rules.stream import resource_of
 from remediator.chaos.world import Object, World, shown_by
 
@@ -45,8 +45,7 @@ class LevelBudget(Rule):
         return f"{len(names)} nodes of {budget.label}={budget.value} are fenced, {budget.most} may be"
 
     def _fenced(self, node: Object) -> bool:
-        own = self.profile.own
-        return own is not None and any(taint.key in own.fence for taint in node.spec.taints)
+        return is_fenced(node, self.profile.own)
 
 
 class OneSpareOnePlan(Rule):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec import Struct
 
 from remediator.adapters.audit import AuditRecord
 from remediator.chaos.profile import Own, Profile
-from remediator.chaos.world import World
+from remediator.chaos.world import Object, World
 
 
 class Rule(ABC):
@@ -37,6 +37,9 @@ class Rule(ABC):
     @abstractmethod
     def see(self, record: AuditRecord) -> str | None:
         """What is wrong with one completed request of the controller; None: nothing."""
+
+    def overhear(self, record: AuditRecord) -> None:  # noqa: B027 - few rules are about others
+        """Take in one completed request of somebody else, where the rule is about what others did."""
 
     def end(self) -> str | None:
         """What is wrong at the end of a log that ends in calm; None: nothing, or no rule about that."""
@@ -106,6 +109,18 @@ def fences_in(record: AuditRecord, own: Own | None) -> frozenset[str]:
     if own is None or body is None or body.spec is None:
         return frozenset()
     return frozenset(taint.key for taint in body.spec.taints or ()).intersection(own.fence)
+
+
+def at(obj: Any, path: str) -> str:
+    """The text at a path of keys with dots between them; empty where there is none."""
+    for part in path.split("."):
+        obj = obj.get(part) if isinstance(obj, dict) else None
+    return str(obj) if obj is not None else ""
+
+
+def is_fenced(node: Object | None, own: Own | None) -> bool:
+    """Does it carry a taint of the controller's own?"""
+    return node is not None and own is not None and any(taint.key in own.fence for taint in node.spec.taints)
 
 
 def is_node_write(record: AuditRecord) -> bool:

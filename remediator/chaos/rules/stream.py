@@ -117,3 +117,15 @@ class LeastPrivilege(Rule):
         authorized = record.annotations.get(DECISION) == "allow"
         forbidden = record.response_status.code == HTTPStatus.FORBIDDEN and not authorized
         return self.tell(record.response_status.message[:200] or "forbidden" if forbidden else None)
+
+
+class OnlyLooks(Rule):
+    """Who tries a controller out must be able to trust that it only looks."""
+
+    id: ClassVar = "S21"
+    sentence: ClassVar = "An identity that only looks writes nothing."
+    needs: ClassVar = ("read_only",)
+
+    def see(self, record: AuditRecord) -> str | None:
+        wrote = record.committed and record.verb in WRITE_VERBS
+        return self.tell(f"{record.verb} of {resource_of(record)}" if wrote else None)

@@ -45,6 +45,7 @@ class Machines(Part):
         self._specs = {spec.name: spec for spec in specs}
         self._label = repair_label
         self._plans: dict[str, tuple[Reboot, JobEnds]] = {}
+        self._problems: dict[str, set[str]] = {}  # what a problem detector has said of a node
         self._tasks: set[asyncio.Task[None]] = set()
         self._pods = self.listen("", "pods", self._repairs)
         self.reboots: list[tuple[float, str]] = []  # when which machine went down
@@ -124,6 +125,7 @@ class Machines(Part):
             self.actor.send("PATCH", f"{NODES}/{node}/status", {"status": info}, content_type=STRATEGIC)
         if not plan.fault_persists:
             self._offer_gpus(node, None)
+            self.clear_conditions(node, "Rebooted")
         self._page(node, lambda name: self.exporters.reboot(name, fault_persists=plan.fault_persists))
         self._page(node, self.exporters.up)
         self._kubelets.come_back(node)
@@ -146,8 +148,16 @@ class Machines(Part):
         self._say_ready(node)
 
     def set_condition(self, node: str, type_: str, status: str, reason: str, message: str = "") -> None:
-        """Set a condition as a problem detector does."""
+        """Set a condition as a problem detector does; a good reboot ends what it says."""
         self._say(node, condition(type_, status, reason, message, self._at))
+        self._problems.setdefault(node, set()).add(type_)
+
+    def clear_conditions(self, node: str, reason: str) -> bool:
+        """Take back all that a problem detector has said of a node. False: it had said nothing."""
+        said = sorted(self._problems.pop(node, ()))
+        for type_ in said:
+            self._say(node, condition(type_, "False", reason, "", self._at))
+        return bool(said)
 
     def lose_gpu(self, node: str, gpu: int) -> None:
         """Take one GPU off the bus: its lines vanish, and the device plugin offers one less."""

@@ -166,5 +166,5 @@ def test_wrong_profile_is_refused_with_its_field(tmp_path: Path, text: str, says
 
 
 def test_profile_that_is_not_there_names_those_that_are(tmp_path: Path):
-    with pytest.raises(InputError, match="plain, remediator"):
+    with pytest.raises(InputError, match="plain, reference, remediator"):
         load_profile(str(tmp_path / "nowhere.yaml"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from remediator.chaos.check import Judge, Report, Verdict
-from remediator.chaos.profile import load_profile
-from tests.unit.chaos.trace import FENCE, NODE, POOL, Trace
+from remediator.chaos.profile import Fault, load_profile
+from tests.unit.chaos.machine_cases import opens, shows
+from tests.unit.chaos.trace import FENCE, GOING, NODE, POOL, THEM, Trace
 
 
 def run_is(trace: Trace, name: str, state: str, *, node: str = NODE) -> None:
@@ -14,8 +16,13 @@ def run_is(trace: Trace, name: str, state: str, *, node: str = NODE) -> None:
     trace.write("patch", "remediations", name, subresource="status", sent={}, left=left)
 
 
+PROFILE = replace(
+    load_profile("remediator"), faults=(Fault(condition="KernelDeadlock"),), opt_out="example.com/out"
+)
+
+
 def judged(trace: Trace, *, calm: bool = True) -> Report:
-    judge = Judge(load_profile("remediator"), calm=calm)
+    judge = Judge(PROFILE, calm=calm)
     for numbered in trace.records():
         judge.see(numbered)
     return judge.report()
@@ -96,3 +103,58 @@ def test_more_than_a_few_are_counted() -> None:
         run_is(trace, f"m-{number}", "Draining")
 
     assert verdict(trace, "L1").findings[0].text.endswith("m-4 is Draining, and 3 more")
+
+
+def test_fault_that_nobody_answers_is_told() -> None:
+    trace = Trace()
+    opens(trace, "another machine")
+    shows(trace, "True", POOL)
+    found = verdict(trace, "L2")
+
+    assert found.answer == "broken"
+    assert found.findings[0].text == f"{NODE} is faulty, and nothing is said of it"
+
+
+def test_fault_that_work_keeps_out_is_answered() -> None:
+    trace = Trace()
+    shows(trace, "True", POOL)
+    left = {
+        "kind": "Remediation",
+        "spec": {"node": {"name": NODE, "uid": "u-1"}},
+        "status": {"state": "HandedOff"},
+    }
+    trace.write("create", "remediations", "m-1", left=left)
+
+    assert verdict(trace, "L2").answer == "held"
+
+
+@pytest.mark.parametrize(("taints", "labels"), [((GOING,), {}), ((), {"example.com/out": "true"})])
+def test_fault_of_a_node_that_is_somebody_elses_needs_no_answer(
+    taints: tuple[dict[str, str], ...], labels: dict[str, str]
+) -> None:
+    trace = Trace()
+    opens(trace, "another machine")
+    shows(trace, "True", POOL, *taints, **labels)
+
+    assert verdict(trace, "L2").answer == "held"
+
+
+def test_lease_that_nobody_renews_any_more_is_told() -> None:
+    trace = Trace()
+    trace.write("update", "leases", "remediator", left={})
+    for _ in range(50):
+        trace.write("update", "nodes", NODE, user=THEM, left={})
+    found = verdict(trace, "L7")
+
+    assert found.answer == "broken"
+    assert found.findings[0].text == "nobody has renewed remediator for 50 s"
+
+
+def test_lease_that_is_renewed_now_and_then_is_held() -> None:
+    trace = Trace()
+    for _ in range(3):
+        trace.write("update", "leases", "remediator", left={})
+        for _ in range(30):
+            trace.write("update", "nodes", NODE, user=THEM, left={})
+
+    assert verdict(trace, "L7").answer == "held"

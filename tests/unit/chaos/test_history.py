@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 from remediator.app.relay import Call, Relay
 from remediator.chaos import campaign
-from remediator.chaos.draw import draw
 from remediator.chaos.history import play
 from remediator.chaos.schedule import Event, Fault, Schedule
 from remediator.cli.exits import CHECK_FAILED
@@ -90,7 +89,7 @@ def test_quiet_history_of_a_hard_fault_holds_every_rule() -> None:
     ],
 )
 def test_planted_bug_is_found(mutate: Mutation, rule: str) -> None:
-    outcome = play(QUIET, bug=lambda way: Mutated(way, mutate))
+    outcome = play(QUIET, wrap=lambda way: Mutated(way, mutate))
 
     assert rule in outcome.broken
 
@@ -109,7 +108,8 @@ def test_watch_that_hangs_brings_no_stream_of_refused_writes() -> None:
 
 @pytest.mark.timeout(120)
 def test_same_seed_is_the_same_history() -> None:
-    first, again = play(draw(11)), play(draw(11))
+    (schedule,) = campaign.drawn(range(11, 12))
+    first, again = play(schedule), play(schedule)
 
     assert first == again
     assert first.broken == ()
@@ -126,7 +126,7 @@ def test_fault_that_never_strikes_is_told() -> None:
 
 
 def test_kept_history_is_read_back(tmp_path: Path) -> None:
-    schedule = draw(42)
+    (schedule,) = campaign.drawn(range(42, 43))
     path = tmp_path / "seed-42.json"
     path.write_bytes(msgspec.json.encode(schedule))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from remediator.chaos.profile import parse_profile
+from remediator.chaos.reference.bugs import Bug
 from remediator.chaos.rules import ENDINGS, RULES
 from remediator.chaos.schedule import EventKind, FaultKind
 
@@ -14,13 +15,19 @@ PAGE = (Path(__file__).resolve().parents[3] / "docs" / "chaos.md").read_text("ut
 
 
 def test_table_is_that_of_the_rules():
-    rows = re.findall(r"^\| ([SL]\d+) \| (.+?) \|(.*)\|$", PAGE, re.M)
+    rows = re.findall(r"^\| ([SL]\d+b?) \| (.+?) \|(.*)\|$", PAGE, re.M)
     rules = (*RULES, *ENDINGS)
 
     assert [(number, sentence) for number, sentence, _ in rows] == [
         (rule.id, rule.sentence) for rule in rules
     ]
     assert [tuple(re.findall(r"`(\w+)`", needs)) for *_, needs in rows] == [rule.needs for rule in rules]
+
+
+def test_table_is_that_of_the_bugs():
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (.+?) \| (.+?) \|$", PAGE, re.M)
+
+    assert rows == [(bug.slug, bug.text, ", ".join(bug.rules)) for bug in Bug]
 
 
 def test_tables_are_those_of_the_schedule():

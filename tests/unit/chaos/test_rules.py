@@ -11,10 +11,11 @@ from remediator.chaos.check import KEPT_MAX, Verdict, check
 from remediator.chaos.profile import Budget, load_profile
 from remediator.chaos.rules import RULES
 from remediator.chaos.world import World
+from tests.unit.chaos import machine_cases
 from tests.unit.chaos.trace import FENCE, GOING, NODE, POD, POOL, THEM, Trace, a_node
 
 BUDGET = Budget(label="pool", value="train", most=1)
-PROFILE = replace(load_profile("remediator"), budgets=(BUDGET,))
+PROFILE = replace(load_profile("remediator"), budgets=(BUDGET,), **machine_cases.FIELDS)
 Play = Callable[[Trace], None]
 
 
@@ -265,6 +266,7 @@ CASES: dict[str, tuple[tuple[Play, ...], tuple[Play, ...]]] = {
     "S23": ((write_for_ever,), (write_slowly, renew_the_lease, write_one_after_another)),
     "S27": ((ask_without_right,), (lose_a_race, run_into_the_fence)),
     "S32": ((fence_what_goes,), (fence_what_goes_later,)),
+    **machine_cases.CASES,
 }
 
 
@@ -333,6 +335,14 @@ def test_rule_that_the_profile_gives_nothing_for_is_unknown():
 
     assert unknown == {
         "S1": "the profile lacks own, budgets",
+        "S3": "the profile lacks own, faults",
+        "S4b": "the profile lacks plan, runs",
+        "S6": "the profile lacks own, reboots",
+        "S10": "the profile lacks own, opt_out",
+        "S11": "the profile lacks own, veto_seconds",
+        "S21": "the profile lacks read_only",
+        "S25": "the profile lacks reboots",
+        "S30": "the profile lacks own, storm",
         "S7": "the profile lacks own",
         "S12": "the profile lacks own",
         "S13": "the profile lacks term",

@@ -1,0 +1,64 @@
+"""remediator as a subject: everything it ships in Enforce, replicas built like the process in a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from msgspec.structs import replace
+
+from remediator.app.lifeline import Wrap, as_it_is
+from remediator.app.simulation import Simulation, enforcing, shipped_objects
+from remediator.chaos.draw import AROUND, Words
+from remediator.chaos.profile import Profile, load_profile
+from remediator.chaos.subject import Candidate, Process, Subject
+from remediator.fleet.node_objects import NodeSpec
+from remediator.sim.audit import Sink
+from remediator.sim.loop import VirtualClock
+
+NODE_KEYS: Final = ("example.com/pool",)  # of the policy that is applied
+
+WORDS: Final = Words(
+    breaks=("Xid", "Xid", "RemapPending", "Condition", "Silent"),
+    others=(*AROUND, "PagesLie", "PageTrouble", "Heal"),
+    conditions=("KernelDeadlock=True", "ReadonlyFilesystem=True", "FrequentKubeletRestart=True"),
+    resources=("remediations", "remediationpolicies"),
+)
+
+
+def shipped_profile() -> Profile:
+    """Ours, with the keys of the policy that a history applies."""
+    profile = load_profile("remediator")
+    assert profile.own is not None
+    return replace(profile, own=replace(profile.own, keys=(*profile.own.keys, *NODE_KEYS)))
+
+
+class Ours(Subject):
+    """See ``Open`` for the arguments."""
+
+    def __init__(self, clock: VirtualClock, *, seed: int, specs: Iterable[NodeSpec], audit: Sink) -> None:
+        self._simulation = Simulation(
+            clock, seed=seed, specs=specs, objects=enforcing(shipped_objects()), audit=audit
+        )
+        self.cluster = self._simulation.cluster
+        self.processes: list[Process] = []
+
+    async def start(self, wrap: Wrap = as_it_is) -> Process:
+        replica = await self._simulation.start(wrap=wrap)
+        self.processes.append(replica)
+        return replica
+
+    def work(self) -> Iterator[str]:
+        """Work that was never granted has done nothing, and is left out."""
+        for run in self._simulation.all("remediations"):
+            status, spec = run.get("status") or {}, run["spec"]
+            if status.get("state") == "NotGranted":
+                continue
+            spare = (status.get("spare") or {}).get("name", "")
+            what = f"{spec['node']['name']}: {spec['faultClass']}"
+            yield f"work {what}: {status.get('state', '')} {spare}".rstrip()
+
+
+def ours() -> Candidate:
+    """remediator itself."""
+    return Candidate(shipped_profile(), Ours, WORDS)

@@ -1,0 +1,111 @@
+"""The reference controller as a subject, with the bugs that are switched on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cache, partial
+from importlib.resources import files
+from typing import Any, Final
+
+from ruamel.yaml import YAML
+
+from remediator.app.lifeline import Lifeline, Machine, Wrap, as_it_is
+from remediator.chaos.draw import AROUND, Words
+from remediator.chaos.profile import load_profile
+from remediator.chaos.reference.api import REPAIR, REPAIRS
+from remediator.chaos.reference.bugs import Bug
+from remediator.chaos.reference.controller import Controller
+from remediator.chaos.reference.repair import state_of
+from remediator.chaos.subject import Candidate, Process, Subject
+from remediator.fleet.node_objects import NodeSpec
+from remediator.sim.audit import Sink
+from remediator.sim.loop import VirtualClock
+from remediator.sim.request import User
+from remediator.sim.transport import SimTransport
+from remediator.sim.world.cluster import Cluster
+
+WORDS: Final = Words(
+    breaks=("Condition",) * 14 + ("Silent",) * 2,
+    others=AROUND,
+    conditions=("KernelDeadlock=True",) * 4 + ("KernelDeadlock=False", "KernelDeadlock=Unknown"),
+    resources=("repairs", "books"),
+    events=(8, 20),
+    faults=(3, 9),
+    calm_s=2_400.0,
+)
+
+
+@cache
+def _objects() -> tuple[dict[str, Any], ...]:
+    text = (files("remediator.chaos.reference") / "kinds.yaml").read_text(encoding="utf-8")
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "reference"}}
+    return (namespace, *YAML(typ="safe", pure=True).load_all(text))
+
+
+class _Process:
+    def __init__(self, controller: Controller, lifeline: Lifeline, machine: Machine) -> None:
+        self.machine = machine
+        self._controller = controller
+        self._lifeline = lifeline
+        self._task = asyncio.get_running_loop().create_task(controller.run())
+
+    @property
+    def alive(self) -> bool:
+        return not self._task.done()
+
+    @property
+    def leading(self) -> bool:
+        return self.alive and self._controller.leading
+
+    def terminate(self) -> None:
+        self._controller.stop()
+
+    async def kill(self) -> None:
+        self._lifeline.cut = True
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def ended(self) -> bool:
+        await asyncio.wait([self._task])
+        return not self._task.cancelled() and self._task.result()
+
+
+class Reference(Subject):
+    """See ``Open`` for the arguments; ``bugs`` are those that are switched on."""
+
+    def __init__(
+        self, clock: VirtualClock, *, seed: int, specs: Iterable[NodeSpec], audit: Sink,
+        bugs: frozenset[Bug] = frozenset(),
+    ) -> None:  # fmt: skip
+        self._clock = clock
+        self._seed = seed
+        self._bugs = bugs
+        self._user = User(load_profile("reference").user, ("system:serviceaccounts", "system:authenticated"))
+        self.cluster = Cluster(clock, seed=seed, specs=specs, repair_label=REPAIR, audit=audit)
+        self.cluster.apply(list(_objects()))
+        self.cluster.machines.register()
+        self.processes: list[Process] = []
+
+    async def start(self, wrap: Wrap = as_it_is) -> Process:
+        number, machine = len(self.processes), Machine(self._clock)
+        way = SimTransport(
+            self.cluster.server, self._user, clock=self._clock, seed=self._seed * 1_000 + number + 1
+        )
+        lifeline = Lifeline(wrap(way), machine)
+        controller = Controller(lifeline, machine, name=f"replica-{number}", bugs=self._bugs)
+        process = _Process(controller, lifeline, machine)
+        self.processes.append(process)
+        return process
+
+    def work(self) -> Iterator[str]:
+        found = self.cluster.get(REPAIRS) or {"items": []}
+        for repair in found["items"]:
+            yield f"work {repair['spec']['node']}: {state_of(repair)}"
+
+
+def reference(*bugs: Bug) -> Candidate:
+    """The reference controller with these bugs; without any it is right."""
+    return Candidate(load_profile("reference"), partial(Reference, bugs=frozenset(bugs)), WORDS)

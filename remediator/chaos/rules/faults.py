@@ -1,0 +1,105 @@
+"""Why a node may be fenced at all, how many in a while, and whose word ends it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from datetime import datetime, timedelta
+from typing import ClassVar, Final
+
+from remediator.adapters.audit import AuditRecord
+from remediator.chaos.profile import Profile
+from remediator.chaos.rules.rule import Rule, fences_in, is_fenced, is_node_write
+from remediator.chaos.world import Object, World, shown_by
+
+VETOES_MAX: Final = 100_000
+
+
+def is_faulty(node: Object, profile: Profile) -> bool:
+    """Does it show a condition that the controller answers?"""
+    shown = {(each.type, each.status) for each in node.status.conditions}
+    return any((fault.condition, fault.status) in shown for fault in profile.faults)
+
+
+class _Fences(Rule):
+    """What is judged at the moment a node is fenced."""
+
+    def see(self, record: AuditRecord) -> str | None:
+        if not record.committed or not fences_in(record, self.profile.own):
+            return None
+        before = self.world.nodes.get(record.object_ref.name)
+        if before is None:
+            self.can_not_tell(record)
+            return None
+        return None if is_fenced(before.object, self.profile.own) else self.judge(record, before.object)
+
+    def judge(self, record: AuditRecord, node: Object) -> str | None:
+        """What is wrong with fencing this node now."""
+        raise NotImplementedError
+
+
+class EvidenceFirst(_Fences):
+    """Missing data is no fault, and what has passed is none any more."""
+
+    id: ClassVar = "S3"
+    sentence: ClassVar = "A node is fenced only while it shows a fault."
+    needs: ClassVar = ("own", "faults")
+
+    def judge(self, record: AuditRecord, node: Object) -> str | None:
+        faulty = is_faulty(node, self.profile)
+        shown = f"{node.metadata.name} shows no fault at {record.received_at:%H:%M:%S}"
+        return self.tell(None if faulty else shown)
+
+
+class StormGuard(_Fences):
+    """Where everything breaks at once, what is broken is the cause, and no fence mends it."""
+
+    id: ClassVar = "S30"
+    sentence: ClassVar = "No more nodes are fenced within a while than the storm guard allows."
+    needs: ClassVar = ("own", "storm")
+
+    def __init__(self, profile: Profile, world: World) -> None:
+        super().__init__(profile, world)
+        self._fenced: deque[datetime] = deque()
+
+    def judge(self, record: AuditRecord, node: Object) -> str | None:
+        storm = self.profile.storm
+        if storm is None:
+            return None
+        now, times = record.received_at, self._fenced
+        while times and now - times[0] >= timedelta(seconds=storm.seconds):
+            times.popleft()
+        times.append(now)
+        if len(times) <= storm.most:
+            return self.tell(None)
+        fenced = f"{len(times)} nodes fenced within {storm.seconds:g} s, {storm.most} may be"
+        return self.tell(f"{fenced}; the last is {node.metadata.name}")
+
+
+class PeopleWin(_Fences):
+    """Who is overruled by a machine switches it off."""
+
+    id: ClassVar = "S11"
+    sentence: ClassVar = "A fence that somebody took away or uncordoned stays away for the agreed time."
+    needs: ClassVar = ("own", "veto_seconds")
+
+    def __init__(self, profile: Profile, world: World) -> None:
+        super().__init__(profile, world)
+        self._vetoes: OrderedDict[str, datetime] = OrderedDict()  # uid of the Node
+
+    def overhear(self, record: AuditRecord) -> None:
+        if not is_node_write(record) or not record.committed:
+            return
+        before, after = self.world.nodes.get(record.object_ref.name), shown_by(record)
+        if before is None or after is None or not is_fenced(before.object, self.profile.own):
+            return
+        uncordoned = before.object.spec.unschedulable and not after.spec.unschedulable
+        if uncordoned or not is_fenced(after, self.profile.own):
+            self._vetoes[after.metadata.uid] = record.received_at
+            if len(self._vetoes) > VETOES_MAX:
+                self._vetoes.popitem(last=False)
+
+    def judge(self, record: AuditRecord, node: Object) -> str | None:
+        vetoed = self._vetoes.get(node.metadata.uid)
+        age_s = (record.received_at - vetoed).total_seconds() if vetoed is not None else float("inf")
+        overruled = age_s < self.profile.veto_seconds
+        return self.tell(f"somebody took the fence away {age_s:.0f} s before" if overruled else None)

@@ -1,0 +1,70 @@
+"""The harness can see: each bug that is planted in the reference controller is found, and only the bug.
+
+The schedules in ``corpus/`` are what ``remediator chaos shrink`` has left of drawn histories.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from remediator.chaos import campaign
+from remediator.chaos.candidates import BUGS, candidate
+from remediator.chaos.history import play
+from remediator.chaos.rules import ENDINGS, RULES
+from remediator.errors import InputError
+
+CORPUS = Path(__file__).parent / "corpus"
+RULES_OF_THE_HARNESS = {rule.id for rule in (*RULES, *ENDINGS)}
+
+
+def test_each_bug_has_a_schedule() -> None:
+    assert sorted(path.stem for path in CORPUS.glob("*.json")) == sorted(BUGS)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("slug", sorted(BUGS))
+def test_planted_bug_is_found_by_its_schedule(slug: str) -> None:
+    schedule = campaign.load(CORPUS / f"{slug}.json")
+    assert schedule.bugs == (slug,)
+    found = play(schedule)
+
+    assert set(found.broken) & set(BUGS[slug].rules), found.broken
+    assert (found.idle_faults, found.idle_events) == ((), ()), "what never struck belongs to no proof"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("slug", sorted(BUGS))
+def test_without_the_bug_the_same_schedule_breaks_nothing(slug: str) -> None:
+    """Else it would be the schedule that is found, and not the bug."""
+    found = play(replace(campaign.load(CORPUS / f"{slug}.json"), bugs=()))
+
+    assert (found.broken, found.crash) == ((), "")
+
+
+@pytest.mark.timeout(120)
+def test_reference_controller_holds_every_rule_in_drawn_histories() -> None:
+    outcomes = [play(schedule) for schedule in campaign.drawn(range(1, 11), "reference")]
+
+    assert [each.broken for each in outcomes] == [()] * 10
+    answered = {verdict.rule for each in outcomes for verdict in each.report.verdicts if verdict.judged}
+    rare = {"S14", "S21", "S27"}
+    assert answered | rare >= {rule.id for rule in RULES} - {"S21"}
+
+
+def test_each_rule_that_bugs_name_is_one() -> None:
+    assert {rule for bug in BUGS.values() for rule in bug.rules} <= RULES_OF_THE_HARNESS
+
+
+@pytest.mark.parametrize(
+    ("controller", "bugs", "fix"),
+    [
+        ("reference", ("evicts-by-nam",), "name one of evicts-by-name"),
+        ("remediator", ("evicts-by-name",), "only there can bugs be switched on"),
+    ],
+)
+def test_bug_that_is_not_there_is_refused(controller: str, bugs: tuple[str, ...], fix: str) -> None:
+    with pytest.raises(InputError, match=fix):
+        candidate(controller, bugs)  # type: ignore[arg-type]
