@@ -97,8 +97,12 @@ testbed-ready: $(STAMP)
 	@if command -v go >/dev/null 2>&1; then $(MAKE) testbed-build; fi
 
 .PHONY: demo
-demo: $(STAMP) ## a cluster, faults and the controller on this machine
+demo: $(STAMP) ## a simulated fleet and what goes wrong in it, in a minute
 	$(BIN)/remediator demo
+
+.PHONY: demo-real
+demo-real: $(STAMP) ## three incidents on a real control plane on this machine
+	$(BIN)/remediator demo --real
 
 .PHONY: bench
 bench: $(STAMP) ## measure the figures of the design; results as JSON

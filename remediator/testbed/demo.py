@@ -11,6 +11,7 @@ from textwrap import wrap
 from typing import Any, Final
 
 from remediator.adapters.audit import writes
+from remediator.app.telling import granted_words, step_words
 from remediator.errors import PermanentError
 from remediator.fleet.repairs import (
     JobEnds,
@@ -25,17 +26,6 @@ QUARANTINE: Final = "remediator.dev/quarantine"
 INCIDENT_S_MAX: Final = 90.0
 SLOW_REBOOT_S: Final = 25.0  # long enough to be asked why while the only spare is gone
 SAY_WIDTH: Final = 94
-
-_STEP_WORDS: Final = {
-    "quarantine": "tainted and cordoned, in one patch",
-    "swap": "a spare has joined the pool: {note}",
-    "collect": "Events, conditions and page lines copied into the record",
-    "drain": "empty: {note}",
-    "detach": "taken out of its pool",
-    "repair": "rebooted: bootID {note}",
-    "verify": "{note}",
-    "return": "back, as a spare on probation: {note}",
-}
 
 
 class NotAsToldError(PermanentError):
@@ -174,11 +164,11 @@ def _follow(stage: Stage, teller: Teller, node: str, *, until: tuple[str, ...]) 
         if not runs:
             return False
         if teller.first_time(node, "granted"):
-            teller.say(node, _granted(runs[-1]))
+            teller.say(node, granted_words(runs[-1]))
         status = runs[-1].get("status", {})
         for step in status.get("steps", []):
             if step["state"] != "Intent" and teller.first_time(node, step["id"]):
-                teller.say(node, _words(step))
+                teller.say(node, step_words(step))
         state = status.get("state", "")
         if state in until and state not in ("Returned", "Repairing", "Verifying"):
             teller.say(node, f"{state}: {status.get('message', '')}")
@@ -188,26 +178,6 @@ def _follow(stage: Stage, teller: Teller, node: str, *, until: tuple[str, ...]) 
         return state in until
 
     wait_until(look, timeout_s=INCIDENT_S_MAX, what=f"{node} to be {' or '.join(until)}", every_s=0.1)
-
-
-def _words(step: dict[str, Any]) -> str:
-    if step["state"] == "Skipped":
-        return f"{step['action']} skipped: {step.get('note', '')}"
-    if step["action"] == "undo":
-        return "taken back: " + str(step.get("note", ""))
-    words = _STEP_WORDS.get(step["action"], "{note}")
-    return words.format(note=" ".join(_short(word) for word in step.get("note", "").split()))
-
-
-def _short(word: str) -> str:
-    # uids and bootIDs tell a person nothing after their first digits
-    return word[:8] if word.count("-") == 4 and len(word) == 36 else word
-
-
-def _granted(run: dict[str, Any]) -> str:
-    spec = run["spec"]
-    spare = spec.get("spare", {}).get("name", "no spare")
-    return f"run {run['metadata']['name']} granted: {spec['playbook']['name']}, spare {spare}"
 
 
 def _taint(node: dict[str, Any]) -> dict[str, Any] | None:

@@ -43,7 +43,7 @@ def start(control_plane_binaries: object) -> Iterator[Start]:
     with ExitStack() as opened:
 
         def begin(directory: Path) -> subprocess.Popen[str]:
-            command = [sys.executable, "-m", "remediator", "demo", "--directory", str(directory)]
+            command = [sys.executable, "-m", "remediator", "demo", "--real", "--directory", str(directory)]
             playing = opened.enter_context(
                 subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             )
