@@ -33,6 +33,11 @@ class Moment:
 
 def story() -> tuple[Moment, ...]:
     """All moments, in the order of their times."""
+    return (*_one_at_a_time(), *_many_at_once())
+
+
+def _one_at_a_time() -> tuple[Moment, ...]:
+    """What a playbook is for."""
     return (
         Moment(
             20,
@@ -64,6 +69,12 @@ def story() -> tuple[Moment, ...]:
             "$ kubectl uncordon gpu-f-03",
             _events(450, "Uncordon", ("gpu-f-03",)),
         ),
+    )
+
+
+def _many_at_once() -> tuple[Moment, ...]:
+    """What limits are for."""
+    return (
         Moment(
             720,
             f"rack {RACK}",
