@@ -204,7 +204,7 @@ def test_bookmark_comes_before_the_server_ends_the_watch(play: Play) -> None:
         async with client.watch(NODES, resourceVersion=made.version, timeoutSeconds="6", **asked) as event:
             assert (await event())["type"] == "BOOKMARK"
             await nothing_but_bookmarks(event)
-        assert 5.0 <= client.clock.monotonic() - began <= 9.0
+        assert 5.0 <= client.clock.monotonic() - began <= 20.0, "the six seconds that were asked for"
 
     play(story)
 

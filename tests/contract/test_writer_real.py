@@ -36,9 +36,15 @@ NODE = f"{NODES}/writer-real"
 def node(api: Api) -> Iterator[dict[str, Any]]:
     """A Ready node from which the server's own controllers want nothing any more."""
     api.create(NODES, a_node("writer-real", GROUP))
-    api.wait_for(NODE, lambda found: not found["spec"].get("taints"), timeout_s=15)
+    api.wait_for(NODE, settled, timeout_s=30)
     yield api.get(NODE)
     remove_nodes(api, GROUP)
+
+
+def settled(found: dict[str, Any]) -> bool:
+    """Node lifecycle has taken its taint back, and the TTL controller has left its annotation."""
+    annotated = "node.alpha.kubernetes.io/ttl" in (found["metadata"].get("annotations") or {})
+    return annotated and not found["spec"].get("taints")
 
 
 def a_writer(transport: KubeTransport) -> KubeWriter:
