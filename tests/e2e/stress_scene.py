@@ -183,7 +183,7 @@ class StressScene:
                 self.stage.api.merge_patch(f"{path}/{name}", seen)
         wait_until(
             lambda: sum(link.spoke_unasked for link in self.pipe.links()) >= len(WATCHED),
-            timeout_s=10.0,
+            timeout_s=40.0,
             what="every watch to speak",
             detail=lambda: str(self.pipe.links()),
         )

@@ -161,7 +161,7 @@ def test_strange_nodes_and_pages_stop_nobody_else(stage: Stage) -> None:
 
 def assert_no_pool(stage: Stage, node: str) -> None:
     """A node outside of every pool: its fault is seen, and the Event names the gate that keeps us off."""
-    wait_until(lambda: "NoPool" in stage.told(node), timeout_s=20, what=f"the Event NoPool of {node}")
+    wait_until(lambda: "NoPool" in stage.told(node), timeout_s=60, what=f"the Event NoPool of {node}")
     # Asked for by name: a command's own clock of the condition begins with the command.
     why = stage.cli("why", node, "--playbook", "kernel-deadlock")
     assert why.returncode == 11, why.stdout

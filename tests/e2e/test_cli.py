@@ -192,7 +192,7 @@ def test_remediate_by_plan_runs_that_very_plan_and_waits_for_its_end(world: Stag
             "--timeout", "50s",
         )
     )  # fmt: skip
-    run = world.wait_run(victim, "HandedOff", timeout_s=5)
+    run = world.wait_run(victim, "HandedOff", timeout_s=20)
 
     assert "HandedOff" in out
     assert run["spec"]["planHash"] == plan["hash"]
@@ -206,7 +206,7 @@ def test_remediate_by_plan_runs_that_very_plan_and_waits_for_its_end(world: Stag
         f"# {run['metadata']['name']}"
     )
     wait_until(
-        lambda: "people have to look" in good(world.cli("status")), timeout_s=15, what="news in status"
+        lambda: "people have to look" in good(world.cli("status")), timeout_s=45, what="news in status"
     )
     assert "Kept out since" in good(world.cli("why", victim))
 
@@ -324,7 +324,7 @@ def test_adopt_cordoned_frees_the_budget_and_writes_no_node(world: Stage, victim
     """The first day's baseline has a way out."""
     world.cluster.kubectl("cordon", victim)
     try:
-        wait_until(lambda: world.node(victim)["spec"].get("unschedulable"), timeout_s=5, what="the cordon")
+        wait_until(lambda: world.node(victim)["spec"].get("unschedulable"), timeout_s=20, what="the cordon")
         before = world.node(victim)["metadata"].get("annotations", {})
         out = good(world.cli("adopt", "--cordoned", "--until", "7d", "--reason", "RMA"))
 

@@ -50,6 +50,6 @@ def test_what_nobody_owns_is_named_and_taken_back(stage: Stage) -> None:
     verdict.assert_custody(stage)
 
     verdict.assert_nothing_leaks(stage, MARKED)
-    wait_until(lambda: "OrphanSwept" in stage.told(MARKED), timeout_s=20, what="the Event of the marks")
-    wait_until(lambda: "GrantDropped" in stage.told(BY_GRANT), timeout_s=20, what="the Event of the grant")
+    wait_until(lambda: "OrphanSwept" in stage.told(MARKED), timeout_s=60, what="the Event of the marks")
+    wait_until(lambda: "GrantDropped" in stage.told(BY_GRANT), timeout_s=60, what="the Event of the grant")
     assert "which nobody owns" not in stage.cli("status").stdout

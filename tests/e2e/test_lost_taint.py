@@ -46,9 +46,9 @@ def test_listed_controller_s_slip_is_put_back(shared_stage: Stage, victim: str) 
     before = soaking(stage, victim)
     write_old(stage, before, LISTED)
 
-    wait_until(lambda: verdict.taint_of(stage.node(victim)), timeout_s=20, what="the taint to be put back")
+    wait_until(lambda: verdict.taint_of(stage.node(victim)), timeout_s=60, what="the taint to be put back")
     assert stage.node(victim)["spec"]["unschedulable"]
-    wait_until(lambda: "TaintLost" in stage.told(victim), timeout_s=10, what="people to be told")
+    wait_until(lambda: "TaintLost" in stage.told(victim), timeout_s=40, what="people to be told")
     status = stage.runs(victim)[0]["status"]
     assert status["putBacks"] == 1
     assert status["taintLost"].startswith(f"{LISTED} at ")
@@ -65,7 +65,7 @@ def test_anybody_else_s_write_is_a_no(shared_stage: Stage, victim: str) -> None:
     before = soaking(stage, victim)
     write_old(stage, before, UNLISTED)
 
-    run = stage.wait_run(victim, "Cancelled", timeout_s=20)
+    run = stage.wait_run(victim, "Cancelled", timeout_s=60)
     assert (run["status"]["reason"], run["status"].get("putBacks", 0)) == ("TaintRemoved", 0)
     assert f"{UNLISTED} removed our taint" in run["status"]["message"]
     assert verdict.taint_of(stage.node(victim)) is None

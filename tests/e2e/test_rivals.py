@@ -168,7 +168,7 @@ def test_autoscaler_that_removes_the_node_in_mid_run_ends_the_run(shared_stage: 
     assert verdict.pool_of(stage.node(spare)) == "train"
     assert len(verdict.our_writes(stage, "nodes", "")) == before, "nothing more is written to any node"
     uid = run["spec"]["node"]["uid"]
-    wait_until(lambda: uid not in verdict.granted(stage), timeout_s=20, what="the grant to be free")
+    wait_until(lambda: uid not in verdict.granted(stage), timeout_s=60, what="the grant to be free")
 
 
 @pytest.mark.timeout(240)

@@ -72,7 +72,7 @@ def test_audit_records_the_plan_and_writes_nothing(stage: Stage) -> None:
         assert verdict.pool_of(spare) == "buffer", "with the spare that it would have taken"
         assert not verdict.misfits(stage, spare, stage.node(node), "train")
     assert len({run["spec"]["spare"]["name"] for run in runs.values()}) == len(runs), "none promised twice"
-    wait_until(lambda: _told(stage), timeout_s=20, what="an Event for each node")
+    wait_until(lambda: _told(stage), timeout_s=60, what="an Event for each node")
     _, metrics = stage.controller.ask("/metrics")
     total = f'remediator_decisions_total{{decision="audit",reason="ModeAudit"}} {len(FAULTS)}.0'
     assert total in metrics

@@ -94,4 +94,4 @@ def test_failed_repair_job_keeps_the_machine_out(shared_stage: Stage, victim: st
 
     assert run["status"]["reason"] == "RepairFailed"
     assert verdict.taint_of(stage.node(victim)) is not None
-    wait_until(lambda: "RepairFailed" in stage.told(victim), timeout_s=10, what="people to be told")
+    wait_until(lambda: "RepairFailed" in stage.told(victim), timeout_s=40, what="people to be told")

@@ -43,7 +43,7 @@ def start_a_drain_that_waits(stage: Stage, node: str) -> str:
             stage.api.get(f"/api/v1/namespaces/default/pods/blocker-{node}")["status"].get("phase")
             == "Running"
         ),
-        timeout_s=20,
+        timeout_s=60,
         what="the blocking pod to run",
     )
     stage.exporters.inject_xid(node, 5, 79)
@@ -111,7 +111,7 @@ def test_veto_leaves_nothing_behind_and_is_respected(
     )
     # The cordon's own taint is the node lifecycle controller's to remove; it lags a little.
     wait_until(
-        lambda: stage.node(node)["spec"].get("taints") == taints_before, timeout_s=10, what="the same taints"
+        lambda: stage.node(node)["spec"].get("taints") == taints_before, timeout_s=40, what="the same taints"
     )
     if veto is not delete_record:
         stage.wait_run(node, "Cancelled", timeout_s=30)

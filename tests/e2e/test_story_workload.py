@@ -105,7 +105,7 @@ def test_drain_waits_for_a_budget_that_lets_no_pod_go(shared_full_stage: Stage) 
     """A hard fault of its own does not break a PodDisruptionBudget: named, waited for, never forced."""
     stage = shared_full_stage
     stage.api.merge_patch(PDB, {"spec": {"maxUnavailable": 0}})
-    wait_until(lambda: allowed(stage) == 0, timeout_s=20, what="a budget that allows nothing")
+    wait_until(lambda: allowed(stage) == 0, timeout_s=60, what="a budget that allows nothing")
     name = f"{STATEFUL_SET}-0"
     pod = stage.api.get(f"{PODS}/{name}")
     node = pod["spec"]["nodeName"]
@@ -129,7 +129,7 @@ def test_drain_waits_for_a_budget_that_lets_no_pod_go(shared_full_stage: Stage) 
     still = stage.api.get(f"{PODS}/{name}")
     assert still["metadata"]["uid"] == pod["metadata"]["uid"]
     assert "deletionTimestamp" not in still["metadata"]
-    wait_until(lambda: "DisruptionBudget" in stage.told(node), timeout_s=10, what="people to be told")
+    wait_until(lambda: "DisruptionBudget" in stage.told(node), timeout_s=40, what="people to be told")
 
     stage.api.merge_patch(PDB, {"spec": {"maxUnavailable": 1}})
     stage.wait_run(node, "Returned", timeout_s=90)

@@ -145,9 +145,9 @@ def test_node_reboot_keeps_the_new_boot_and_foreign_conditions(api, node):
             entry["status"] = "False"
     patch = {"conditions": status["conditions"], "nodeInfo": {"bootID": "boot-new"}}
     api.merge_patch(path, {"status": patch}, subresource="status")
-    down = api.wait_for(path, lambda seen: bool(seen["spec"].get("taints")), timeout_s=15)
+    down = api.wait_for(path, lambda seen: bool(seen["spec"].get("taints")), timeout_s=45)
     api.merge_patch(path, {"metadata": {"labels": {"testbed/kubelet": "alive"}}})
-    back = api.wait_for(path, in_service, timeout_s=15)
+    back = api.wait_for(path, in_service, timeout_s=45)
 
     assert condition(down) == "False"
     assert back["status"]["nodeInfo"]["bootID"] == "boot-new"
@@ -159,9 +159,9 @@ def test_node_reports_not_ready_while_annotated(api, node):
     """A living kubelet that says no is another fault than a dead one."""
     path = f"{NODES}/{node}"
     api.merge_patch(path, {"metadata": {"annotations": {"testbed/not-ready": "runtime is down"}}})
-    sick = api.wait_for(path, lambda seen: condition(seen) == "False", timeout_s=15)
+    sick = api.wait_for(path, lambda seen: condition(seen) == "False", timeout_s=45)
     api.merge_patch(path, {"metadata": {"annotations": {"testbed/not-ready": None}}})
-    well = api.wait_for(path, in_service, timeout_s=15)
+    well = api.wait_for(path, in_service, timeout_s=45)
 
     ready = next(entry for entry in sick["status"]["conditions"] if entry["type"] == "Ready")
     assert ready["message"] == "runtime is down"
@@ -176,7 +176,7 @@ def test_silent_node_becomes_unknown_and_its_pods_hang(quick_api, quick_node):
         quick_api.create(NODES, a_node(name))
     path, pod = f"{NODES}/{quick_node}", f"{PODS}/hangs"
     quick_api.create(PODS, a_pod("hangs", quick_node))
-    quick_api.wait_for(pod, running, timeout_s=15)
+    quick_api.wait_for(pod, running, timeout_s=45)
     quick_api.merge_patch(path, {"metadata": {"labels": {"testbed/kubelet": None}}})
     began = time.monotonic()
     quick_api.wait_for(path, lambda seen: condition(seen) == "Unknown", timeout_s=40)
@@ -200,7 +200,7 @@ def test_silent_node_becomes_unknown_and_its_pods_hang(quick_api, quick_node):
 def test_pod_gets_an_address_that_can_be_served_here(api, node):
     """Exporters are found by pod address, and served by the harness on this machine."""
     api.create(PODS, a_pod("addressed", node))
-    pod = api.wait_for(f"{PODS}/addressed", running, timeout_s=15)
+    pod = api.wait_for(f"{PODS}/addressed", running, timeout_s=45)
 
     assert pod["status"]["podIP"].startswith("127.8.")
 
@@ -210,12 +210,12 @@ def test_evicted_pod_goes_at_once_or_as_late_as_annotated(api, node):
     api.create(PODS, a_pod("fast", node))
     api.create(PODS, a_pod("slow", node, **{"testbed/delete-after": "3s"}))
     for name in ("fast", "slow"):
-        api.wait_for(f"{PODS}/{name}", running, timeout_s=15)
+        api.wait_for(f"{PODS}/{name}", running, timeout_s=45)
     began = time.monotonic()
     answers = [api.evict("default", name) for name in ("slow", "fast")]
-    api.wait_gone(f"{PODS}/fast", timeout_s=10)
+    api.wait_gone(f"{PODS}/fast", timeout_s=40)
     fast_s = time.monotonic() - began
-    api.wait_gone(f"{PODS}/slow", timeout_s=20)
+    api.wait_gone(f"{PODS}/slow", timeout_s=60)
     slow_s = time.monotonic() - began
 
     assert answers == [201, 201]
@@ -227,11 +227,11 @@ def test_eviction_is_refused_by_a_budget(api, node):
     pod = a_pod("guarded", node)
     pod["metadata"]["labels"] = {"app": "guarded"}
     api.create(PODS, pod)
-    api.wait_for(f"{PODS}/guarded", running, timeout_s=15)
+    api.wait_for(f"{PODS}/guarded", running, timeout_s=45)
     budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
     spec = {"minAvailable": 1, "selector": {"matchLabels": {"app": "guarded"}}}
     api.create(budgets, {"metadata": {"name": "guarded"}, "spec": spec})
-    api.wait_for(f"{budgets}/guarded", lambda seen: seen["status"].get("currentHealthy") == 1, timeout_s=15)
+    api.wait_for(f"{budgets}/guarded", lambda seen: seen["status"].get("currentHealthy") == 1, timeout_s=45)
     answer = api.evict("default", "guarded")
     api.delete(f"{budgets}/guarded")
 
@@ -256,12 +256,12 @@ def test_job_pod_runs_until_told_how_it_ends(api, node):
     def pods() -> list[Json]:
         return [pod for pod in api.list(PODS, label_selector=selector) if running(pod)]
 
-    (pod,) = wait_until(pods, timeout_s=15, what="the Job's pod")
+    (pod,) = wait_until(pods, timeout_s=45, what="the Job's pod")
     time.sleep(2)
     before = api.get(f"{jobs}/reboot")["status"]
     path = f"{PODS}/{pod['metadata']['name']}"
     api.merge_patch(path, {"metadata": {"annotations": {"testbed/complete": "Succeeded"}}})
-    after = api.wait_for(f"{jobs}/reboot", lambda job: bool(job["status"].get("succeeded")), timeout_s=20)
+    after = api.wait_for(f"{jobs}/reboot", lambda job: bool(job["status"].get("succeeded")), timeout_s=60)
     api.delete(f"{jobs}/reboot")
 
     assert before.get("active") == 1
@@ -278,10 +278,10 @@ def test_evicted_job_pod_fails_before_it_goes_and_is_replaced(api, node):
         pods = api.list(PODS, label_selector=selector)
         return [pod for pod in pods if running(pod) and pod["metadata"]["uid"] != than]
 
-    (first,) = wait_until(others, timeout_s=15, what="the first pod")
+    (first,) = wait_until(others, timeout_s=45, what="the first pod")
     assert api.evict("default", first["metadata"]["name"]) == 201
-    failed = api.wait_for(f"{jobs}/train", lambda job: bool(job["status"].get("failed")), timeout_s=20)
-    api.wait_gone(f"{PODS}/{first['metadata']['name']}", timeout_s=20)
+    failed = api.wait_for(f"{jobs}/train", lambda job: bool(job["status"].get("failed")), timeout_s=60)
+    api.wait_gone(f"{PODS}/{first['metadata']['name']}", timeout_s=60)
     wait_until(lambda: others(first["metadata"]["uid"]), timeout_s=40, every_s=0.2, what="the next pod")
     api.delete(f"{jobs}/train")
 
@@ -297,7 +297,7 @@ def test_people_get_only_what_rbac_gives_them(api, audit, audit_mark):
     with pytest.raises(ApiError) as refused:
         alice.get(NODES)
     record = audit.wait_for(
-        lambda seen: seen.username == "alice", since=audit_mark, timeout_s=5, what="alice's request"
+        lambda seen: seen.username == "alice", since=audit_mark, timeout_s=20, what="alice's request"
     )
 
     assert refused.value.status == 403
@@ -328,7 +328,7 @@ def test_audit_tells_spec_writes_with_bodies_and_status_writes_without(api, audi
     audit.wait_for(
         lambda seen: seen.object_ref.subresource == "status" and seen.username == "admin",
         since=audit_mark,
-        timeout_s=5,
+        timeout_s=20,
         what="the status write",
     )
     mine = list(writes(audit.since(audit_mark), users=["admin"], resource="nodes"))
@@ -356,7 +356,7 @@ def test_audit_counts_the_controller_s_leases_and_nobody_else_s(control_plane_bi
         audited.audit.wait_for(
             lambda seen: seen.object_ref.resource == "configmaps",
             since=mark,
-            timeout_s=5,
+            timeout_s=20,
             what="alice's config map",
         )
         seen = [(r.object_ref.resource, r.username, r.level) for r in writes(audited.audit.since(mark))]

@@ -38,7 +38,7 @@ def test_retry_repairs_a_machine_whose_first_repair_failed(shared_stage: Stage, 
     stage.player.plan(victim)
     said(stage.cli("retry", failed["metadata"]["name"], "--wait", "--timeout", "90s"))
 
-    again = stage.wait_run(victim, "Returned", number=2, timeout_s=5)
+    again = stage.wait_run(victim, "Returned", number=2, timeout_s=20)
     assert (again["spec"]["trigger"], again["spec"]["by"]) == ("Return", "admin")
     assert buffer_of(stage) == {*spares, victim}, "nobody else has moved"
     verdict.assert_nothing_leaks(stage, victim)
@@ -61,14 +61,14 @@ def test_return_waits_for_proof_and_joins_the_pool_that_was_named(shared_stage: 
     )
     assert "is under way" in said(stage.cli("retry", newest(stage, victim)["metadata"]["name"]), BLOCKED)
     said(stage.cli("cancel", victim, "--reason", "the board has not come"))
-    stage.wait_run(victim, "Cancelled", number=2, timeout_s=20)
+    stage.wait_run(victim, "Cancelled", number=2, timeout_s=60)
     assert verdict.taint_of(stage.node(victim)) is not None
     assert stage.node(victim)["spec"]["unschedulable"]
 
     stage.exporters.heal(victim)
     asked = ("return", victim, "--to", "train", "--playbook", "gpu-off-bus", "--wait", "--timeout", "60s")
     assert "return to pool train requested" in said(stage.cli(*asked))
-    stage.wait_run(victim, "Returned", number=3, timeout_s=5)
+    stage.wait_run(victim, "Returned", number=3, timeout_s=20)
     assert verdict.pool_of(stage.node(victim)) == "train"
     verdict.assert_nothing_leaks(stage, victim)
 

@@ -122,7 +122,7 @@ def assert_nothing_leaks(stage: Stage, *nodes: str) -> None:
         assert not left_behind(node), f"{name}: {left_behind(node)}"
         assert not node["spec"].get("unschedulable"), f"{name} is cordoned"
     uids = {stage.node(name)["metadata"]["uid"] for name in nodes}
-    wait_until(lambda: not uids & granted(stage), timeout_s=10.0, what="the grants to be given back")
+    wait_until(lambda: not uids & granted(stage), timeout_s=40.0, what="the grants to be given back")
 
 
 def orphans(stage: Stage) -> list[str]:
