@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from remediator.adapters.kube.wire import close_lines
 from remediator.app.relay import Call, Relay, WatchCall
@@ -107,3 +108,33 @@ class Lifeline(Relay):
             await self._machine.runs()
         if self.cut:
             await asyncio.Event().wait()
+
+
+class Life:
+    """One process from start to end: a task, the machine that it runs on, and its way to the server."""
+
+    def __init__(self, main: Coroutine[Any, Any, bool], lifeline: Lifeline, machine: Machine) -> None:
+        self.machine = machine
+        self._lifeline = lifeline
+        self._task = asyncio.get_running_loop().create_task(main)
+
+    @property
+    def alive(self) -> bool:
+        """Has it not ended by itself?"""
+        return not self._task.done()
+
+    async def ended(self) -> bool:
+        """Wait for its end. True after a clean one.
+
+        Raises:
+            Exception: by which it ended, where it did so on its own; killed, it raises nothing.
+        """
+        await asyncio.wait([self._task])
+        return not self._task.cancelled() and self._task.result()
+
+    async def kill(self) -> None:
+        """End it as SIGKILL does: nothing more of it reaches the server."""
+        self._lifeline.cut = True
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import cache
 from random import Random
 from typing import Any, Final
@@ -17,7 +16,7 @@ from ruamel.yaml import YAML
 
 from remediator.adapters.kube.server_clock import ServerClock
 from remediator.app.controller import Outside, open_caller, prepare
-from remediator.app.lifeline import Lifeline, Machine, Wrap, as_it_is
+from remediator.app.lifeline import Life, Lifeline, Machine, Wrap, as_it_is
 from remediator.app.manifests import deploy_directory
 from remediator.app.settings import Settings, lease_times
 from remediator.fleet.node_objects import NodeSpec, Object
@@ -80,20 +79,13 @@ def enforcing(objects: Iterable[Object]) -> list[Object]:
     return result
 
 
-class Replica:
+class Replica(Life):
     """One process of the controller."""
 
     def __init__(self, name: str, controller: Controller, lifeline: Lifeline, machine: Machine) -> None:
+        super().__init__(controller.run(), lifeline, machine)
         self.name = name
         self.controller = controller
-        self.machine = machine
-        self._lifeline = lifeline
-        self._task = asyncio.get_running_loop().create_task(controller.run())
-
-    @property
-    def alive(self) -> bool:
-        """Has it not ended by itself?"""
-        return not self._task.done()
 
     @property
     def leading(self) -> bool:
@@ -108,22 +100,6 @@ class Replica:
         self.terminate()
         async with asyncio.timeout(PARK_S):
             return await self._task
-
-    async def ended(self) -> bool:
-        """Wait for its end. True after a clean one.
-
-        Raises:
-            RemediatorError: why it ended, where it did so on its own; killed, it raises nothing.
-        """
-        await asyncio.wait([self._task])
-        return not self._task.cancelled() and self._task.result()
-
-    async def kill(self) -> None:
-        """End it as SIGKILL does: nothing more of it reaches the server."""
-        self._lifeline.cut = True
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
 
 
 class Simulation:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from functools import cache, partial
 from importlib.resources import files
 from typing import Any, Final
 
 from ruamel.yaml import YAML
 
-from remediator.app.lifeline import Lifeline, Machine, Wrap, as_it_is
+from remediator.app.lifeline import Life, Lifeline, Machine, Wrap, as_it_is
 from remediator.chaos.draw import AROUND, Words
 from remediator.chaos.profile import load_profile
 from remediator.chaos.reference.api import REPAIR, REPAIRS
@@ -44,16 +42,10 @@ def _objects() -> tuple[dict[str, Any], ...]:
     return (namespace, *YAML(typ="safe", pure=True).load_all(text))
 
 
-class _Process:
+class _Process(Life):
     def __init__(self, controller: Controller, lifeline: Lifeline, machine: Machine) -> None:
-        self.machine = machine
+        super().__init__(controller.run(), lifeline, machine)
         self._controller = controller
-        self._lifeline = lifeline
-        self._task = asyncio.get_running_loop().create_task(controller.run())
-
-    @property
-    def alive(self) -> bool:
-        return not self._task.done()
 
     @property
     def leading(self) -> bool:
@@ -61,16 +53,6 @@ class _Process:
 
     def terminate(self) -> None:
         self._controller.stop()
-
-    async def kill(self) -> None:
-        self._lifeline.cut = True
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
-
-    async def ended(self) -> bool:
-        await asyncio.wait([self._task])
-        return not self._task.cancelled() and self._task.result()
 
 
 class Reference(Subject):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import OrderedDict, deque
 from datetime import datetime, timedelta
 from typing import ClassVar, Final
@@ -32,9 +33,9 @@ class _Fences(Rule):
             return None
         return None if is_fenced(before.object, self.profile.own) else self.judge(record, before.object)
 
+    @abstractmethod
     def judge(self, record: AuditRecord, node: Object) -> str | None:
         """What is wrong with fencing this node now."""
-        raise NotImplementedError
 
 
 class EvidenceFirst(_Fences):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections import OrderedDict
 from typing import ClassVar, Final
 
@@ -34,9 +35,9 @@ class _Reboots(Rule):
         made = msgspec.json.decode(body)
         return self.judge(at(made, reboots.node), at(made, reboots.attempt))
 
+    @abstractmethod
     def judge(self, node: str, attempt: str) -> str | None:
         """What is wrong with rebooting this node now."""
-        raise NotImplementedError
 
 
 class RebootFenced(_Reboots):

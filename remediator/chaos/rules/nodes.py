@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
@@ -88,9 +89,9 @@ class _Untouched(Rule):
             return None
         return self.tell(self.marked(state.object))
 
+    @abstractmethod
     def marked(self, node: Object) -> str | None:
         """By what mark it should have been left alone."""
-        raise NotImplementedError
 
     def _node_of(self, record: AuditRecord) -> str | None:
         """The node that this request does something to; None: it does nothing of the kind."""
