@@ -10,13 +10,20 @@ from msgspec.structs import replace
 from remediator.app.lifeline import Wrap, as_it_is
 from remediator.app.simulation import Simulation, enforcing, shipped_objects
 from remediator.chaos.draw import AROUND, Words
-from remediator.chaos.profile import Profile, load_profile
+from remediator.chaos.profile import Budget, Profile, Reboots, load_profile
 from remediator.chaos.subject import Candidate, Process, Subject
-from remediator.fleet.node_objects import NodeSpec
+from remediator.fleet.layout import INFER, TRAIN
+from remediator.fleet.node_objects import LABEL_POOL, NodeSpec
+from remediator.model.keys import LABEL_NODE, LABEL_REPAIR
 from remediator.sim.audit import Sink
 from remediator.sim.loop import VirtualClock
 
 NODE_KEYS: Final = ("example.com/pool",)  # of the policy that is applied
+HOLD_S: Final = 300.0
+# One Job a run. On a cluster whose Remediations are deleted by hand, names of runs come again.
+REBOOTS: Final = Reboots(
+    resource="jobs", node=f"metadata.labels[{LABEL_NODE}]", attempt=f"metadata.labels[{LABEL_REPAIR}]"
+)
 
 WORDS: Final = Words(
     breaks=("Xid", "Xid", "RemapPending", "Condition", "Silent"),
@@ -27,10 +34,11 @@ WORDS: Final = Words(
 
 
 def shipped_profile() -> Profile:
-    """Ours, with the keys of the policy that a history applies."""
+    """Ours, with what the policy says that a history applies: keys of Nodes, and the time after a veto."""
     profile = load_profile("remediator")
     assert profile.own is not None
-    return replace(profile, own=replace(profile.own, keys=(*profile.own.keys, *NODE_KEYS)))
+    own = replace(profile.own, keys=(*profile.own.keys, *NODE_KEYS))
+    return replace(profile, own=own, veto_seconds=HOLD_S)
 
 
 class Ours(Subject):
@@ -60,5 +68,6 @@ class Ours(Subject):
 
 
 def ours() -> Candidate:
-    """remediator itself."""
-    return Candidate(shipped_profile(), Ours, WORDS)
+    """remediator itself, on fleets of at most 24 nodes: there the policy lets two of a pool be out."""
+    budgets = tuple(Budget(label=LABEL_POOL, value=pool, most=2) for pool in (TRAIN, INFER))
+    return Candidate(replace(shipped_profile(), budgets=budgets, reboots=REBOOTS), Ours, WORDS)

@@ -41,6 +41,8 @@ class Books(Rule):
         if record.verb == "delete":
             self.stands.pop(record.object_ref.name, None)
             return None
+        if record.verb not in ("create", "update", "patch"):
+            return None
         body = bytes(record.response_object)
         if not body:
             self.can_not_tell(record)

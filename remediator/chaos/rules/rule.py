@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import msgspec
 from msgspec import Struct
@@ -11,6 +12,8 @@ from msgspec import Struct
 from remediator.adapters.audit import AuditRecord
 from remediator.chaos.profile import Own, Profile
 from remediator.chaos.world import Object, World
+
+_KEYS: Final = re.compile(r"\[[^]]+\]|[^.\[\]]+")
 
 
 class Rule(ABC):
@@ -112,9 +115,13 @@ def fences_in(record: AuditRecord, own: Own | None) -> frozenset[str]:
 
 
 def at(obj: Any, path: str) -> str:
-    """The text at a path of keys with dots between them; empty where there is none."""
-    for part in path.split("."):
-        obj = obj.get(part) if isinstance(obj, dict) else None
+    """The text at a path of keys; empty where there is none.
+
+    Dots stand between keys, and a key that has dots itself stands in brackets:
+    ``metadata.labels[example.com/node]``.
+    """
+    for part in _KEYS.findall(path):
+        obj = obj.get(part.strip("[]")) if isinstance(obj, dict) else None
     return str(obj) if obj is not None else ""
 
 

@@ -158,3 +158,13 @@ def test_lease_that_is_renewed_now_and_then_is_held() -> None:
             trace.write("update", "nodes", NODE, user=THEM, left={})
 
     assert verdict(trace, "L7").answer == "held"
+
+
+def test_record_that_is_only_read_says_nothing_of_the_work() -> None:
+    """A log keeps no body of a list: that is no case which could not be judged."""
+    trace = Trace()
+    run_is(trace, "m-1", "Returned")
+    trace.write("list", "remediations", "", level="Metadata")
+    trace.write("watch", "remediations", "", level="Metadata")
+
+    assert (verdict(trace, "L1").answer, verdict(trace, "L1").unjudged) == ("held", 0)

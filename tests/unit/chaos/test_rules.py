@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from remediator.chaos.check import KEPT_MAX, Verdict, check
 from remediator.chaos.profile import Budget, load_profile
 from remediator.chaos.rules import RULES
+from remediator.chaos.rules.rule import at
 from remediator.chaos.world import World
 from tests.unit.chaos import machine_cases
 from tests.unit.chaos.trace import FENCE, GOING, NODE, POD, POOL, THEM, Trace, a_node
@@ -381,3 +382,19 @@ def test_findings_are_counted_and_a_bounded_number_is_kept():
     found = verdict(trace, "S4")
 
     assert (found.broken, len(found.findings)) == (KEPT_MAX + 5, KEPT_MAX)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("metadata.name", "n"),
+        ("metadata.labels[example.com/node]", "gpu-1"),
+        ("metadata.labels[example.com/other]", ""),
+        ("metadata.name.first", ""),
+        ("spec.attempt", "2"),
+    ],
+)
+def test_path_leads_through_keys_with_dots(path: str, text: str):
+    found = {"metadata": {"name": "n", "labels": {"example.com/node": "gpu-1"}}, "spec": {"attempt": 2}}
+
+    assert at(found, path) == text
