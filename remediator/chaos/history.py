@@ -28,8 +28,10 @@ from remediator.fleet.layout import build_fleet
 from remediator.fleet.node_objects import LABEL_POOL
 from remediator.fleet.workloads import Workload, workload_objects
 from remediator.ports import Transport
+from remediator.sim.audit import Sink
 from remediator.sim.loop import run_virtual, virtual_clock
 from remediator.sim.refusal import Json
+from remediator.sim.server import nowhere
 
 SETTLE_S: Final = 60.0
 RESTART_S: Final = 5.0  # a kubelet's first pause before it starts a process again
@@ -69,25 +71,27 @@ class Outcome(Struct, frozen=True, kw_only=True):
         return (*found, "crash") if self.crash else found
 
 
-def play(schedule: Schedule, *, wrap: Wrap = as_it_is) -> Outcome:
+def play(schedule: Schedule, *, wrap: Wrap = as_it_is, listen: Sink = nowhere) -> Outcome:
     """Play it to its end, in virtual time.
 
     Args:
         schedule: what goes wrong, and for whom.
         wrap: stands between the controller and all faults, for whoever counts or spoils what it sends.
+        listen: is given every audit record as it is written.
 
     Raises:
         InputError: the schedule names a bug that is not there.
     """
     found = candidate(schedule.controller, schedule.bugs)
-    return run_virtual(_History(schedule, found, wrap).play())
+    return run_virtual(_History(schedule, found, wrap, listen).play())
 
 
 class _History:
-    def __init__(self, schedule: Schedule, under_test: Candidate, wrap: Wrap) -> None:
+    def __init__(self, schedule: Schedule, under_test: Candidate, wrap: Wrap, listen: Sink) -> None:
         self._schedule = schedule
         self._candidate = under_test
         self._wrap = wrap
+        self._listen = listen
         self._subject: Subject
         self._judge = Judge(under_test.profile, calm=True)
         self._decoder = msgspec.json.Decoder(AuditRecord)
@@ -104,6 +108,7 @@ class _History:
     def _record(self, line: bytes) -> None:
         self._lines += 1
         self._digest.update(line)
+        self._listen(line)
         self._judge.see(Numbered(self._lines, self._decoder.decode(line)))
 
     async def play(self) -> Outcome:

@@ -166,6 +166,33 @@ def shrink_history(path: Path, rules: tuple[str, ...], target: Path | None) -> N
 
 
 @chaos.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("chaos-report.html"),
+    show_default=True,
+    help="The page.",
+)
+def report(path: Path, target: Path) -> None:
+    """Play one kept history again, and write a page about it that needs nothing else.
+
+    Its time as a picture, the rules that broke, the audit records that prove it, and how to replay it.
+
+    Example: remediator chaos report chaos-broken/seed-42.json --to seed-42.html
+    """
+    campaign = _campaign()
+    from remediator.chaos.reporting import report_on
+
+    campaign.hush()
+    outcome, text = report_on(campaign.load(path), again=f"remediator chaos replay {path}")
+    target.write_text(text, encoding="utf-8")
+    click.echo(f"{target}: {', '.join(outcome.broken) or 'every rule held'}")
+    sys.exit(exits.CHECK_FAILED if outcome.broken else exits.OK)
+
+
+@chaos.command()
 @click.option("--bug", "names", multiple=True, help="One by its name; more than once. Default: all.")
 @click.option("--runs", type=click.IntRange(1, 100), default=1, show_default=True, help="Of each bug.")
 @click.option(
