@@ -11,7 +11,7 @@ from remediator.chaos.campaign import hush
 
 RUNS_MAX: Final = 20
 TRIALS_PER_RUN: Final = 10
-HISTORIES_MAX: Final = 300
+HISTORIES_MAX: Final = 100
 WORKERS: Final = 2
 
 

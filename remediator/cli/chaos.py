@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from remediator import __version__
 from remediator.cli import exits
 from remediator.cli.exits import Stop
 
@@ -90,26 +91,45 @@ def check(path: Path, name: str, user: str, keys: tuple[str, ...], output: str) 
     help="Who is played; reference is there to be broken.",
 )
 @click.option("--bug", "bugs", multiple=True, help="Planted in the reference controller, by its name.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="A line for each history; what stands there already is not played again.",
+)
+@click.option(
+    "--junit", type=click.Path(path_type=Path, dir_okay=False), default=None, help="All of it as JUnit XML."
+)
 def run(
-    text: str, workers: int, folder: Path, output: str, controller: ControllerName, bugs: tuple[str, ...]
-) -> None:
+    text: str, workers: int, folder: Path, output: str, controller: ControllerName, bugs: tuple[str, ...],
+    results: Path | None, junit: Path | None,
+) -> None:  # fmt: skip
     """Play histories full of faults on a simulated cluster, and judge each by its audit log.
 
     Ends with 13 when a rule is broken; the history is kept as a file that replays.
 
-    Example: remediator chaos run --seeds 1..100 --workers 2
+    Example: remediator chaos run --seeds 1..100 --workers 2 --results chaos.jsonl
     """
     campaign = _campaign()
+    from remediator.chaos import results as book
+
     campaign.hush()
-    schedules = campaign.drawn(campaign.seeds(text), controller, bugs)
-    broken = 0
-    for outcome in campaign.run(schedules, workers=workers):
-        broken += bool(outcome.broken)
+    wanted = campaign.drawn(campaign.seeds(text), controller, bugs)
+    known = book.read_results(results) if results is not None else []
+    left = book.left_over(wanted, known)
+    done = [each for each in known if each.schedule in wanted and each.version == __version__]
+    if done:
+        click.echo(f"{len(done)} of {len(wanted)} histories stand in {results} already", err=True)
+    for outcome in book.kept(campaign.run(left, workers=workers), results):
         _tell(outcome, output)
+        done.append(book.result_of(outcome))
         if outcome.broken:
             path = campaign.keep(outcome, folder)
             click.echo(f"  again: remediator chaos replay {path}", err=True)
-    click.echo(f"{len(schedules)} histories, {broken} broken", err=True)
+    if junit is not None:
+        junit.write_bytes(book.junit(done))
+    broken = sum(bool(each.broken) for each in done)
+    click.echo(f"{len(done)} histories, {broken} broken", err=True)
     sys.exit(exits.CHECK_FAILED if broken else exits.OK)
 
 
