@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -24,6 +25,7 @@ Duration = Annotated[
 _UNITS_S: Final = (86_400, 3_600, 60, 1)
 
 
+@lru_cache(maxsize=1_024)  # a handful of texts, read again at each look at each node
 def seconds(text: str) -> int:
     """Read a duration.
 
