@@ -32,6 +32,7 @@ from remediator.sim.audit import Sink
 from remediator.sim.loop import run_virtual, virtual_clock
 from remediator.sim.refusal import Json
 from remediator.sim.server import nowhere
+from remediator.sim.transport import SimTransport
 
 SETTLE_S: Final = 60.0
 RESTART_S: Final = 5.0  # a kubelet's first pause before it starts a process again
@@ -179,6 +180,7 @@ class _History:
             began_s=self._began_s if self._began_s != float("inf") else self._clock.monotonic() + SETTLE_S,
             rng=rng,
             fired=self._fired,
+            turned_away=way.turned_away if isinstance(way, SimTransport) else None,
         )
         return self._wrap(faulty)
 

@@ -6,9 +6,9 @@ It can be put before any server, since it only knows requests and replies.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -23,6 +23,14 @@ SERVER_ERRORS: Final = ((500, "InternalError"), (503, "ServiceUnavailable"), (50
 AMBIGUOUS: Final = ((500, "InternalError"), (504, "Timeout"))
 
 
+class TurnedAway(Protocol):
+    """``SimTransport.turned_away``."""
+
+    async def __call__(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None, timeout_s: float, refused: Refused
+    ) -> Response: ...
+
+
 class FaultyTransport(Relay):
     """``ports.Transport`` over another one.
 
@@ -33,13 +41,15 @@ class FaultyTransport(Relay):
         began_s: when the schedule began.
         rng: which request is hit.
         fired: counts, by the fault's place in the schedule, how often it has struck.
+        turned_away: lets the server itself refuse a request, so that its audit log knows.
     """
 
     def __init__(
         self, inner: Transport, faults: Sequence[Fault], *, clock: Clock, began_s: float, rng: Random,
-        fired: Counter[int],
+        fired: Counter[int], turned_away: TurnedAway | None = None,
     ) -> None:  # fmt: skip
         super().__init__(inner)
+        self._turned_away = turned_away
         self._faults = [(number, each) for number, each in enumerate(faults) if each.kind not in AT_SERVER]
         self._clock = clock
         self._began_s = began_s
@@ -54,7 +64,11 @@ class FaultyTransport(Relay):
         if fault is not None and fault.kind == "Slow":
             await self._late(fault, call.timeout_s, call.what)
         if fault is not None and (refused := self._refused(fault, call.path)) is not None:
-            return refused
+            if self._turned_away is None:
+                return refusal(refused)
+            return await self._turned_away(
+                call.method, call.path, headers=call.headers, timeout_s=call.timeout_s, refused=refused
+            )
         reply = await self.send(call)
         if fault is None:
             return reply
@@ -62,7 +76,7 @@ class FaultyTransport(Relay):
             raise TransientError(f"{call.what}: connection reset (chaos)")
         if fault.kind == "ErrorAfter":
             code, reason = self._rng.choice(AMBIGUOUS)
-            return refusal(code, reason, "the server's reply was lost (chaos)")
+            return refusal(Refused(code, reason, "the server's reply was lost (chaos)"))
         return reply
 
     async def _late(self, fault: Fault, timeout_s: float, what: str) -> None:
@@ -71,17 +85,17 @@ class FaultyTransport(Relay):
             raise TransientError(f"{what}: no complete reply within {timeout_s:g} s (chaos)")
         await self._clock.sleep(fault.seconds)
 
-    def _refused(self, fault: Fault, path: str) -> Response | None:
-        """What comes back without the server having been asked."""
+    def _refused(self, fault: Fault, path: str) -> Refused | None:
+        """What the server says without having read what was asked."""
         match fault.kind:
             case "Conflict":
                 name = path.rstrip("/").rpartition("/")[2]
-                return refusal(409, "Conflict", f'Operation cannot be fulfilled on "{name}" (chaos)')
+                return Refused(409, "Conflict", f'Operation cannot be fulfilled on "{name}" (chaos)')
             case "TooMany":
                 after_s = int(fault.seconds) if fault.seconds >= 1 else None
-                return refusal(429, "TooManyRequests", "too many requests (chaos)", after_s)
+                return Refused(429, "TooManyRequests", "too many requests (chaos)", retry_after_s=after_s)
             case "ErrorBefore":
-                return refusal(*self._rng.choice(SERVER_ERRORS), "the server is unwell (chaos)")
+                return Refused(*self._rng.choice(SERVER_ERRORS), "the server is unwell (chaos)")
         return None
 
     async def watch(self, call: WatchCall) -> AsyncIterator[bytes]:
@@ -119,10 +133,9 @@ class FaultyTransport(Relay):
         return None
 
 
-def refusal(code: int, reason: str, message: str, retry_after_s: int | None = None) -> Response:
+def refusal(refused: Refused) -> Response:
     """A reply that says no, in the server's form."""
-    refused = Refused(code, reason, message, retry_after_s=retry_after_s)
     headers = {"content-type": "application/json"}
-    if retry_after_s is not None:
-        headers["retry-after"] = str(retry_after_s)
-    return Response(code, headers, msgspec.json.encode(refused.status()))
+    if refused.retry_after_s is not None:
+        headers["retry-after"] = str(refused.retry_after_s)
+    return Response(refused.code, headers, msgspec.json.encode(refused.status()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -85,10 +86,14 @@ class Server:
 
     # -- one request
 
-    def handle(self, request: Request) -> Answer:
-        """Answer any request but a watch."""
+    def handle(self, request: Request, refuse: Refused | None = None) -> Answer:
+        """Answer any request but a watch; ``refuse`` is the answer to one that is turned away unread."""
         began, route, refusal = self._clock.now(), None, None
         try:
+            if refuse is not None:
+                with suppress(Refused):  # of a path that nobody serves the log has no route
+                    route = find_route(request, self.kind)
+                raise refuse
             known = answer_about_itself(request, self.kinds)
             if known is not None:
                 return Answer(*known)

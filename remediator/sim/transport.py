@@ -60,10 +60,20 @@ class SimTransport:
         """Send one request; see ``ports.Transport``."""
         del lane  # nobody waits for a turn
         asked = self._asked(method, path, query, headers, body)
+        return await self._exchanged(asked, timeout_s, None)
+
+    async def turned_away(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None, timeout_s: float, refused: Refused
+    ) -> Response:
+        """Send one request that the server turns away unread: it stands in the audit log, and did nothing."""
+        return await self._exchanged(self._asked(method, path, None, headers, None), timeout_s, refused)
+
+    async def _exchanged(self, asked: Request, timeout_s: float, refused: Refused | None) -> Response:
+        method, path = asked.method, asked.path
         try:
             async with asyncio.timeout(timeout_s):
                 await self._on_the_way()
-                answer, answered = self._server.handle(asked), self._clock.now()
+                answer, answered = self._server.handle(asked, refused), self._clock.now()
                 await self._on_the_way()
         except TimeoutError as error:
             raise TransientError(f"{method} {path}: no complete reply within {timeout_s:g} s") from error

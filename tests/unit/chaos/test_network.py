@@ -15,6 +15,9 @@ from remediator.chaos.schedule import Fault
 from remediator.errors import TransientError
 from remediator.ports import Lane, Response
 from remediator.sim.loop import VirtualClock, run_virtual, virtual_clock
+from remediator.sim.request import User
+from remediator.sim.server import Server
+from remediator.sim.transport import SimTransport
 
 PATH = "/api/v1/nodes/a"
 
@@ -170,3 +173,36 @@ def test_share_is_by_dice() -> None:
         assert 250 < sum(code >= 500 for code in codes) < 350
 
     play(story)
+
+
+def test_server_that_refuses_writes_it_down() -> None:
+    """Else a stream of refused writes would be invisible to every rule."""
+    log: list[bytes] = []
+
+    async def story() -> None:
+        clock = virtual_clock()
+        server = Server(clock, seed=1, audit=log.append)
+        way = SimTransport(server, User("us", ()), clock=clock, seed=1)
+        fault = now("TooMany", seconds=5)
+        fired: Counter[int] = Counter()
+        faulty = FaultyTransport(
+            way,
+            (fault,),
+            clock=clock,
+            began_s=0.0,
+            rng=Random(1),
+            fired=fired,
+            turned_away=way.turned_away,
+        )
+        body = msgspec.json.encode({"metadata": {"name": "a"}})
+        reply = await faulty.request("POST", "/api/v1/nodes", body=body, timeout_s=3.0, lane=Lane.NORMAL)
+        assert (reply.status, reply.headers["retry-after"], fired[0]) == (429, "5", 1)
+        nobody = await faulty.request("GET", "/apis/no.such/v1", timeout_s=3.0, lane=Lane.NORMAL)
+        assert nobody.status == 429
+        left = await way.request("GET", "/api/v1/nodes", timeout_s=3.0, lane=Lane.NORMAL)
+        assert msgspec.json.decode(left.body)["items"] == []
+
+    play(story)
+    records = [msgspec.json.decode(line) for line in log]
+    assert [(each["verb"], each["responseStatus"]["code"]) for each in records][:1] == [("create", 429)]
+    assert records[0]["objectRef"]["resource"] == "nodes"
