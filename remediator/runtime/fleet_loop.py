@@ -37,6 +37,7 @@ from remediator.runtime.world import World
 IDLE_S: Final = 10.0
 WAITING_S: Final = 1.0
 AFTER_ERROR_S: Final = 2.0
+CONFLICT_PAUSE_S: Final = 0.1
 _EXPECTED: Final = (TransientError, PermanentError)
 
 _log = structlog.get_logger(__name__)
@@ -71,6 +72,7 @@ class FleetLoop:
         self._looked_at: frozenset[tuple[str, str]] = frozenset()
         self._unsure = False  # a PUT of the policy whose end nobody knows yet
         self._failed = False
+        self._conflicts = 0  # in a row: the policy was another one than the grants were decided on
         self._got_on_at: float | None = None
         self.refused: Mapping[str, Refused] = {}
         self.on_granted: Callable[[str], None] = lambda _: None
@@ -100,9 +102,9 @@ class FleetLoop:
         """One pass after another until cancelled; at least one every ten seconds."""
         while True:
             pause_s = await self.one_pass()
-            if self._failed:
+            if self._failed or self._conflicts > 1:
                 # News must not shorten this: what failed would be sent as often as the server answers.
-                await self._clock.sleep(pause_s)
+                await self._clock.sleep(pause_s if self._failed else self._conflict_pause_s())
                 continue
             nap = asyncio.ensure_future(self._clock.sleep(pause_s))
             wake = asyncio.ensure_future(self._wake.wait())
@@ -111,6 +113,13 @@ class FleetLoop:
             finally:
                 nap.cancel()
                 wake.cancel()
+
+    def _conflict_pause_s(self) -> float:
+        """None after the first: somebody has written in between. Then longer each time, as with failures.
+
+        Each try creates a record of the run that it wants to grant.
+        """
+        return min(AFTER_ERROR_S, CONFLICT_PAUSE_S * 2.0 ** min(self._conflicts - 2, 16))
 
     async def one_pass(self) -> float:
         """Decide once and record it. Return seconds until the next pass is due by itself."""
@@ -222,6 +231,7 @@ class FleetLoop:
             baselined=self.baselined() or decided.baselined,
         )
         written = await self.save_policy(SavePolicy(raw=basis.raw, status=status))
+        self._conflicts = self._conflicts + 1 if written.refusal is Refusal.CONFLICT else 0
         if written.refusal is Refusal.CONFLICT:
             _log.warning("grants not recorded", outcome=written.outcome.value, error=written.message)
         elif written.outcome is not Outcome.APPLIED:

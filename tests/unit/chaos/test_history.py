@@ -107,6 +107,23 @@ def test_watch_that_hangs_brings_no_stream_of_refused_writes() -> None:
 
 
 @pytest.mark.timeout(120)
+def test_policy_that_is_always_another_one_brings_no_stream_of_records() -> None:
+    """Each try to grant creates the record of a run first: without a pause there were forty a second."""
+    conflict = Fault(kind="Conflict", from_s=4, to_s=200, on="remediationpolicies")
+    created = 0
+
+    def listen(line: bytes) -> None:
+        nonlocal created
+        created += b'"verb":"create"' in line and b'"resource":"remediations"' in line
+
+    outcome = play(replace(QUIET, racks=2, per_rack=5, faults=(conflict,)), listen=listen)
+
+    assert (outcome.broken, outcome.idle_faults) == ((), ())
+    assert 10 < created < 120
+    assert "work gpu-a-01: gpu.bus: Returned gpu-a-05" in outcome.ending
+
+
+@pytest.mark.timeout(120)
 def test_same_seed_is_the_same_history() -> None:
     (schedule,) = campaign.drawn(range(11, 12))
     first, again = play(schedule), play(schedule)
