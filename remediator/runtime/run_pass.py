@@ -29,8 +29,8 @@ from remediator.runtime.world import World
 MOVES_MAX: Final = 32  # status writes and step actions in one turn before others get theirs
 SEEN_WITHIN_S: Final = 5.0
 CONFLICT_PAUSE_S: Final = 0.02
-CONFLICT_PAUSE_MAX_S: Final = 5.0
 UNKNOWN_PAUSE_S: Final = 0.5
+AGAIN_PAUSE_MAX_S: Final = 5.0
 # What won't work until a person acts. A server that has just started refuses everybody for a moment, too.
 ERROR_PAUSE_FIRST_S: Final = 1.0
 ERROR_PAUSE_MAX_S: Final = 15.0
@@ -61,7 +61,7 @@ class RunPass:
         self._clock = clock
         self._telemetry = telemetry
         self._stuck_turns: dict[str, int] = {}  # of open runs: errors of a person's making in a row
-        self._conflicts: dict[str, int] = {}  # of open runs: writes in a row that somebody else's came before
+        self._turns: dict[str, int] = {}  # of open runs: tries in a row that did not land
         self.term = 0
 
     async def turn(self, name: str) -> float | None:
@@ -75,7 +75,7 @@ class RunPass:
             run = self._world.run(name)
             if run is None:
                 self._observer.forget(name)
-                self._conflicts.pop(name, None)
+                self._turns.pop(name, None)
                 after_s = None  # deleted: the sweep restores the node
                 break
             try:
@@ -111,7 +111,7 @@ class RunPass:
             await self._observer.look(move.look, view)
         if move.after_s is None:
             self._observer.forget(view.name)
-            self._conflicts.pop(view.name, None)
+            self._turns.pop(view.name, None)
         return move.after_s
 
     async def _save(
@@ -128,7 +128,7 @@ class RunPass:
         if written.outcome is Outcome.APPLIED:
             self._world.wrote_run(msgspec.json.decode(written.body, type=Remediation))
             self._reporter.moved(view.run, before, status, reason)
-            self._conflicts.pop(view.name, None)
+            self._turns.pop(view.name, None)
             return 0.0
         return await self._look_again(view.run, written)
 
@@ -141,24 +141,28 @@ class RunPass:
         if written.outcome is Outcome.UNKNOWN and not await self._observer.run_exists(name):
             self._world.forget_run(name)
         if written.refusal is not Refusal.CONFLICT:
-            return UNKNOWN_PAUSE_S
+            return self._again_s(name, UNKNOWN_PAUSE_S)
         await self._world.caches.runs.wait_for(version_after(run.metadata.resource_version), SEEN_WITHIN_S)
-        return self._conflict_pause_s(name)
+        return self._again_s(name, CONFLICT_PAUSE_S)
 
-    def _conflict_pause_s(self, run: str) -> float:
-        """Longer each time in a row: a watch that hangs must not turn into a stream of refused writes.
+    def _again_s(self, run: str, first_s: float) -> float:
+        """When to try again; later each time in a row, until something of the run's lands.
 
-        Waiting for the cache alone does not do: other objects may have brought it past this one's version
-        before it began to hang.
+        A server that is unwell for minutes must not be asked twice a second for as long; nor may a watch that
+        hangs turn into a stream of conflicts. Waiting for the cache alone does not do: other objects may have
+        brought it past this one's version before it began to hang.
         """
-        turns = self._conflicts.get(run, 0)
-        self._conflicts[run] = turns + 1
-        return min(CONFLICT_PAUSE_MAX_S, CONFLICT_PAUSE_S * 2.0 ** min(turns, 16))
+        turns = self._turns.get(run, 0)
+        self._turns[run] = turns + 1
+        return min(AGAIN_PAUSE_MAX_S, first_s * 2.0 ** min(turns, 16))
 
     async def _act(self, move: Move, attribution: Attribution) -> float:
         if all(isinstance(action, EvictPod) for action in move.actions):
             pauses = await asyncio.gather(*(self._apply(action, attribution) for action in move.actions))
             self._observer.evicted(attribution.run)
+            if min(pauses) > 0.0:  # none was let go
+                return max(*pauses, self._again_s(attribution.run, UNKNOWN_PAUSE_S))
+            self._turns.pop(attribution.run, None)
             return max(pauses)
         for action in move.actions:
             pause_s = await self._apply(action, attribution)
@@ -183,12 +187,13 @@ class RunPass:
                 return self._evicted(action, written, attribution.run)
             case CreateJob():
                 self._observer.forget_job(attribution.run)
-                return 0.0 if written.outcome is Outcome.APPLIED else UNKNOWN_PAUSE_S
+                landed = written.outcome is Outcome.APPLIED
+                return 0.0 if landed else self._again_s(attribution.run, UNKNOWN_PAUSE_S)
 
     async def _patched(self, action: PatchNode, written: Written, run: str) -> float:
         nodes = self._world.caches.nodes
         if written.outcome is Outcome.APPLIED:
-            self._conflicts.pop(run, None)
+            self._turns.pop(run, None)
             version = resource_version(written.body)
             if version and not await nodes.wait_for(version, SEEN_WITHIN_S):
                 _log.warning("our own write is not seen in the watch", node=action.name, version=version)
@@ -197,11 +202,11 @@ class RunPass:
         if written.refusal is Refusal.CONFLICT:
             # Somebody wrote in between: the cache gets there within milliseconds.
             await nodes.wait_for(version_after(action.resource_version), SEEN_WITHIN_S)
-            return self._conflict_pause_s(run)
+            return self._again_s(run, CONFLICT_PAUSE_S)
         _log.warning(
             "node patch not confirmed", node=action.name, outcome=written.outcome.value, error=written.message
         )
-        return UNKNOWN_PAUSE_S
+        return self._again_s(run, UNKNOWN_PAUSE_S)
 
     def _evicted(self, action: EvictPod, written: Written, run: str) -> float:
         outcome = written.refusal.value if written.outcome is Outcome.REFUSED else written.outcome.value

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from remediator.app.relay import Call, Relay
 from remediator.chaos import campaign
 from remediator.chaos.history import play
-from remediator.chaos.schedule import Event, Fault, Schedule
+from remediator.chaos.schedule import Event, Fault, FaultKind, Schedule
 from remediator.cli.exits import CHECK_FAILED
 from remediator.errors import InputError
 from remediator.ports import Response, Transport
@@ -120,6 +120,17 @@ def test_policy_that_is_always_another_one_brings_no_stream_of_records() -> None
 
     assert (outcome.broken, outcome.idle_faults) == ((), ())
     assert 10 < created < 120
+    assert "work gpu-a-01: gpu.bus: Returned gpu-a-05" in outcome.ending
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("kind", "on"), [("ErrorBefore", "nodes"), ("TooMany", "eviction")])
+def test_server_that_refuses_for_minutes_is_not_asked_all_the_time(kind: FaultKind, on: str) -> None:
+    """Each write was tried again twice a second for as long as the server was unwell."""
+    unwell = Fault(kind=kind, from_s=4, to_s=300, on=on)
+    outcome = play(replace(QUIET, racks=2, per_rack=5, faults=(unwell,)))
+
+    assert (outcome.broken, outcome.idle_faults) == ((), ())
     assert "work gpu-a-01: gpu.bus: Returned gpu-a-05" in outcome.ending
 
 
