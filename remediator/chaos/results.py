@@ -89,10 +89,17 @@ def kept(outcomes: Iterable[Outcome], path: Path | None) -> Iterator[Outcome]:
             yield outcome
 
 
-def left_over(schedules: Iterable[Schedule], known: Iterable[Result]) -> list[Schedule]:
-    """Those that this version has not played yet."""
-    played = {msgspec.json.encode(each.schedule) for each in known if each.version == __version__}
-    return [each for each in schedules if msgspec.json.encode(each) not in played]
+def parted(schedules: Iterable[Schedule], known: Iterable[Result]) -> tuple[list[Result], list[Schedule]]:
+    """What came of those that this version has played, and those that it has not."""
+    played = {msgspec.json.encode(each.schedule): each for each in known if each.version == __version__}
+    done, left = [], []
+    for schedule in schedules:
+        result = played.get(msgspec.json.encode(schedule))
+        if result is None:
+            left.append(schedule)
+        else:
+            done.append(result)
+    return done, left
 
 
 def junit(results: Iterable[Result]) -> bytes:

@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple
 from remediator.adapters.audit import AuditRecord
 from remediator.chaos.profile import Profile
 from remediator.chaos.rules.faults import is_faulty
-from remediator.chaos.rules.rule import is_eviction, is_fenced
+from remediator.chaos.rules.rule import at, is_eviction, is_fenced
 from remediator.chaos.rules.stream import resource_of
 from remediator.chaos.world import World
 
@@ -94,4 +94,5 @@ class Timeline:
         elif about.resource == "nodes" and record.verb in ("update", "patch"):
             self.marks.append(Mark(self.ends_s, about.name, "writes the Node"))
         elif reboots is not None and record.verb == "create" and resource_of(record) == reboots.resource:
-            self.marks.append(Mark(self.ends_s, "", f"asks for a reboot: {about.name}"))
+            node = at(self._world.content(record), reboots.node)
+            self.marks.append(Mark(self.ends_s, node, f"asks for a reboot: {about.name}"))

@@ -6,7 +6,7 @@ An object that no record has shown is not known, which is not the same as not be
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -109,6 +109,20 @@ class World:
         self.nodes: dict[str, NodeState] = {}
         self.pods: dict[tuple[str, str], Object] = {}
         self.homes: dict[tuple[str, str], str] = {}  # pod -> node
+        self._content: tuple[AuditRecord | None, Any] = (None, None)
+
+    def content(self, record: AuditRecord) -> Any:
+        """The whole object that a write left behind; None where the log does not have it.
+
+        Several rules ask for the same one, so the last is kept.
+        """
+        if self._content[0] is not record:
+            body = bytes(record.response_object)
+            try:
+                self._content = (record, msgspec.json.decode(body) if body else None)
+            except msgspec.MsgspecError:
+                self._content = (record, None)
+        return self._content[1]
 
     def take(self, record: AuditRecord) -> None:
         """Fold one accepted write in; anything else changes nothing."""

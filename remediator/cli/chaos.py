@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from remediator import __version__
 from remediator.cli import exits
 from remediator.cli.exits import Stop
 
@@ -116,8 +115,7 @@ def run(
     campaign.hush()
     wanted = campaign.drawn(campaign.seeds(text), controller, bugs)
     known = book.read_results(results) if results is not None else []
-    left = book.left_over(wanted, known)
-    done = [each for each in known if each.schedule in wanted and each.version == __version__]
+    done, left = book.parted(wanted, known)
     if done:
         click.echo(f"{len(done)} of {len(wanted)} histories stand in {results} already", err=True)
     for outcome in book.kept(campaign.run(left, workers=workers), results):
@@ -222,7 +220,7 @@ def report(path: Path, target: Path) -> None:
 def corpus(names: tuple[str, ...], runs: int, most: int, workers: int) -> None:
     """Plant each bug in the reference controller, and count the histories until a rule is broken.
 
-    A run takes up the seeds where the run before could have ended. Ends with 13 where a bug is not found.
+    No run takes seeds of another. Ends with 13 where a bug is not found.
 
     Example: remediator chaos corpus --bug name-as-key --runs 20 --workers 2
     """

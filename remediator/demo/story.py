@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from remediator.chaos.schedule import Event
+from remediator.chaos.schedule import Event, EventKind
 
 LIARS: Final = 0.4  # the share of all pages
 RACK: Final = "d"
@@ -112,5 +112,5 @@ def _many_at_once() -> tuple[Moment, ...]:
     )
 
 
-def _events(at_s: float, kind: str, nodes: Iterable[str], **more: object) -> tuple[Event, ...]:
-    return tuple(Event(at_s=at_s, kind=kind, node=node, **more) for node in nodes)  # type: ignore[arg-type]
+def _events(at_s: float, kind: EventKind, nodes: Iterable[str], **more: Any) -> tuple[Event, ...]:
+    return tuple(Event(at_s=at_s, kind=kind, node=node, **more) for node in nodes)

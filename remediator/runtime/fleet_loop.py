@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from remediator.core.account import run_state
 from remediator.core.fleet import FleetDecision, Granted, Refused, decide_fleet
 from remediator.core.lifecycle import ended
+from remediator.core.pauses import doubled
 from remediator.core.summary import policy_conditions
 from remediator.errors import PermanentError, TransientError
 from remediator.model.action import Attribution, CreateRun, SavePolicy, SaveRun
@@ -119,7 +120,7 @@ class FleetLoop:
 
         Each try creates a record of the run that it wants to grant.
         """
-        return min(AFTER_ERROR_S, CONFLICT_PAUSE_S * 2.0 ** min(self._conflicts - 2, 16))
+        return doubled(CONFLICT_PAUSE_S, self._conflicts - 2, AFTER_ERROR_S)
 
     async def one_pass(self) -> float:
         """Decide once and record it. Return seconds until the next pass is due by itself."""

@@ -14,6 +14,7 @@ import structlog
 from msgspec import UNSET
 
 from remediator.core.account import natural_state
+from remediator.core.pauses import doubled
 from remediator.core.run import Move, decide_run
 from remediator.core.run_view import RunView
 from remediator.errors import PermanentError, TransientError
@@ -154,7 +155,7 @@ class RunPass:
         """
         turns = self._turns.get(run, 0)
         self._turns[run] = turns + 1
-        return min(AGAIN_PAUSE_MAX_S, first_s * 2.0 ** min(turns, 16))
+        return doubled(first_s, turns, AGAIN_PAUSE_MAX_S)
 
     async def _act(self, move: Move, attribution: Attribution) -> float:
         if all(isinstance(action, EvictPod) for action in move.actions):
@@ -228,7 +229,7 @@ class RunPass:
         self._reporter.stuck(run, str(error))
         turns = self._stuck_turns.get(run.metadata.name, 0)
         self._stuck_turns[run.metadata.name] = turns + 1
-        return min(ERROR_PAUSE_MAX_S, ERROR_PAUSE_FIRST_S * 2.0 ** min(turns, 16))
+        return doubled(ERROR_PAUSE_FIRST_S, turns, ERROR_PAUSE_MAX_S)
 
 
 def _attempt(view: RunView, step: str) -> int:

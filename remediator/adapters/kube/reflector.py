@@ -24,6 +24,7 @@ from remediator.adapters.kube.wire import (
     close_lines,
     query_with,
 )
+from remediator.core.pauses import doubled
 from remediator.errors import PermanentError, TransientError
 from remediator.ports import Clock, FeedState, Lane, Transport
 
@@ -191,11 +192,11 @@ class Reflector(Generic[T]):
         if ending is Ending.REFUSED:
             # A server that has just started refuses everybody until it knows its roles; a role that
             # is missing is missing for days.
-            refused_s = min(settings.refused_max_s, settings.refused_first_s * 2.0 ** self._failures[ending])
-            self._failures[ending] = min(self._failures[ending] + 1, 16)
+            refused_s = doubled(settings.refused_first_s, self._failures[ending], settings.refused_max_s)
+            self._failures[ending] += 1
             return self._rng.uniform(refused_s / 2, refused_s)
-        ceiling_s = min(settings.backoff_max_s, settings.backoff_first_s * 2.0 ** self._failures[ending])
-        self._failures[ending] = min(self._failures[ending] + 1, 16)
+        ceiling_s = doubled(settings.backoff_first_s, self._failures[ending], settings.backoff_max_s)
+        self._failures[ending] += 1
         return max(self._rng.uniform(0, ceiling_s), min(ended.retry_after_s or 0.0, RETRY_AFTER_S_MAX))
 
     async def _cycle(self) -> None:

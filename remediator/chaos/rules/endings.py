@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import ClassVar, NamedTuple
 
-import msgspec
-
 from remediator.adapters.audit import AuditRecord
 from remediator.chaos.profile import Profile
 from remediator.chaos.rules.faults import is_faulty
@@ -43,11 +41,10 @@ class Books(Rule):
             return None
         if record.verb not in ("create", "update", "patch"):
             return None
-        body = bytes(record.response_object)
-        if not body:
+        found = self.world.content(record)
+        if found is None:
             self.can_not_tell(record)
             return None
-        found = msgspec.json.decode(body)
         uid = at(found, runs.uid) if runs.uid else ""
         self.stands[found["metadata"]["name"]] = Piece(at(found, runs.state), at(found, runs.node), uid)
         self.judged += 1

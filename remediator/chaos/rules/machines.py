@@ -7,8 +7,6 @@ from abc import abstractmethod
 from collections import OrderedDict
 from typing import ClassVar, Final
 
-import msgspec
-
 from remediator.adapters.audit import AuditRecord
 from remediator.chaos.profile import Profile
 from remediator.chaos.rules.endings import Books
@@ -28,11 +26,10 @@ class _Reboots(Rule):
             return None
         if not record.committed:
             return None
-        body = bytes(record.response_object)
-        if not body:
+        made = self.world.content(record)
+        if made is None:
             self.can_not_tell(record)
             return None
-        made = msgspec.json.decode(body)
         return self.judge(at(made, reboots.node), at(made, reboots.attempt))
 
     @abstractmethod

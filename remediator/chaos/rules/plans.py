@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
-import msgspec
-
 from remediator.adapters.audit import AuditRecord
 from remediator.chaos.profile import Budget, Profile
 from remediator.chaos.rules.rule import Rule, fences_in, is_eviction, is_fenced, is_node_write
@@ -61,7 +59,7 @@ class OneSpareOnePlan(Rule):
             return None
         if record.verb not in ("create", "update", "patch"):
             return None
-        shown = _content(record)
+        shown = self.world.content(record)
         if shown is None:
             self.can_not_tell(record)
             return None
@@ -71,14 +69,6 @@ class OneSpareOnePlan(Rule):
             if spare and held.setdefault(spare, holder) != holder:
                 return self.tell(f"{spare} is promised to {held[spare]} and to {holder}")
         return self.tell(None)
-
-
-def _content(record: AuditRecord) -> Any:
-    """The whole object that a write left behind; None where the log does not have it."""
-    try:
-        return msgspec.json.decode(bytes(record.response_object))
-    except msgspec.MsgspecError:
-        return None
 
 
 def _list_at(found: Any, path: str) -> list[dict[str, Any]]:

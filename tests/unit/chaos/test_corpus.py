@@ -14,6 +14,7 @@ from remediator.chaos import campaign
 from remediator.chaos.candidates import BUGS, candidate
 from remediator.chaos.history import play
 from remediator.chaos.rules import ENDINGS, RULES
+from remediator.chaos.schedule import ControllerName
 from remediator.errors import InputError
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -65,6 +66,8 @@ def test_each_rule_that_bugs_name_is_one() -> None:
         ("remediator", ("evicts-by-name",), "only there can bugs be switched on"),
     ],
 )
-def test_bug_that_is_not_there_is_refused(controller: str, bugs: tuple[str, ...], fix: str) -> None:
+def test_bug_that_is_not_there_is_refused(
+    controller: ControllerName, bugs: tuple[str, ...], fix: str
+) -> None:
     with pytest.raises(InputError, match=fix):
-        candidate(controller, bugs)  # type: ignore[arg-type]
+        candidate(controller, bugs)

@@ -12,7 +12,7 @@ import pytest
 
 from remediator import __version__
 from remediator.chaos import campaign
-from remediator.chaos.results import Result, junit, left_over, read_results
+from remediator.chaos.results import Result, junit, parted, read_results
 from remediator.cli.exits import CHECK_FAILED, WRONG_USAGE
 from remediator.errors import InputError
 
@@ -63,7 +63,7 @@ def test_other_version_and_other_bug_count_as_not_played() -> None:
     old = Result(schedule=plain, version="0.0.0")
     own = Result(schedule=bugged, version=__version__)
 
-    assert left_over([plain, bugged], [old, own]) == [plain]
+    assert parted([plain, bugged], [old, own]) == ([own], [plain])
 
 
 def test_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
