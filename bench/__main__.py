@@ -71,11 +71,21 @@ FIGURES: Final[Mapping[str, Figure]] = MappingProxyType(
         ),
         "hard_fault": Figure(
             "XID 79 on a page to taint, to spare schedulable, and the drain of 30 pods, 100 nodes.",
-            hard_fault.measure,
+            partial(hard_fault.measure, nodes=100, period_s=1.0),
+        ),
+        "hard_fault_1000": Figure(
+            "XID 79 on a page to taint, to spare schedulable, and the drain of 30 pods, 1,000 nodes.",
+            partial(hard_fault.measure, nodes=1_000, period_s=5.0),
+            large=True,
         ),
         "writes_per_run": Figure(
             "API writes of whole runs of gpu-off-bus: fence, swap, drain, reboot, verify, return.",
-            writes_per_run.measure,
+            partial(writes_per_run.measure, nodes=100),
+        ),
+        "writes_per_run_1000": Figure(
+            "The same API writes in a fleet of 1,000 nodes.",
+            partial(writes_per_run.measure, nodes=1_000),
+            large=True,
         ),
         "idle_requests": Figure("API requests while nothing happens.", idle_requests.measure),
         "idle_requests_3000": Figure(

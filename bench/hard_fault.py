@@ -22,9 +22,7 @@ from bench.join import adds_taint
 from bench.results import Finding, Series, a_series, at_least, at_most
 from bench.wire import MERGE_PATCH, RawApi
 from remediator.adapters.audit import AuditRecord
-from remediator.fleet.layout import (
-    build_fleet,
-)
+from remediator.fleet.layout import build_fleet, rack_name
 from remediator.fleet.node_objects import LABEL_POOL
 from remediator.fleet.workloads import (
     NAMESPACE,
@@ -34,11 +32,9 @@ from remediator.model.keys import LABEL_OPT_OUT
 from remediator.testbed.stage import NODES, USER, Stage
 from remediator.testbed.waiting import now, wait_until
 
-RACKS: Final = 12
-SYSTEM: Final = 4  # 100 nodes with the racks
+PER_RACK: Final = 8
 PODS: Final = 30
 TRIALS_MAX: Final = 20
-PERIOD_S: Final = 1.0  # of the scrapes, ours by deploy/overlays/testbed
 RUN_S_MAX: Final = 120.0
 TAINT: Final = "bench.example.com/quarantine"
 DEPLOYMENTS: Final = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
@@ -57,27 +53,83 @@ class Outcome(Struct, frozen=True, kw_only=True):
     calls_per_pod: float
 
 
-def measure(context: Context) -> Finding:
-    """Break one node after the other, ours and the baseline's in turns."""
+def measure(context: Context, *, nodes: int, period_s: float) -> Finding:
+    """Break one node after the other, ours and the baseline's in turns.
+
+    Args:
+        nodes: of 20 KB each; what is left of them after whole racks are system nodes.
+        period_s: of the scrapes, of both sides.
+    """
     trials = max(1, min(TRIALS_MAX, context.trials // 10))
-    specs = build_fleet(RACKS, 8, infer=0, buffer=2, system=SYSTEM)
+    racks, system = divmod(nodes, PER_RACK)
+    specs = build_fleet(racks, PER_RACK, infer=0, buffer=2, system=system)
     with Stage(context.directory / "stage", context.binaries, specs=specs) as stage:
         rate = {"rate": {"count": 1_000, "per": "1m", "burst": 100}}
         stage.patch_playbook("gpu-off-bus", {"limits": rate})
         # One fault after the other would be a storm to a breaker.
         stage.patch_policy(
-            rate | {"breaker": {"count": 1_000, "percent": 100, "within": "10s", "quiet": "10s"}}
+            rate
+            | {
+                "breaker": {"count": 1_000, "percent": 100, "within": "10s", "quiet": "10s"},
+                "exporter": {"period": f"{period_s:g}s"},
+            }
         )
         stage.api.apply(f"/api/v1/namespaces/{NAMESPACE}", WORKLOAD)
         stage.start_controller()
         outcomes = []
-        rng = Random(context.seed)
+        trial = _Trial(stage, Random(context.seed), period_s)
         for number in range(trials):
-            rack, slot = "abcdefghij"[number % 10], 2 * (number // 10) + 1
-            outcomes.append(_ours(stage, f"gpu-{rack}-{slot:02}", rng))
-            outcomes.append(asyncio.run(_bare(stage, f"gpu-{rack}-{slot + 1:02}", rng)))
+            rack, slot = rack_name(number % 10), 2 * (number // 10) + 1
+            outcomes.append(trial.ours(f"gpu-{rack}-{slot:02}"))
+            outcomes.append(asyncio.run(trial.bare(f"gpu-{rack}-{slot + 1:02}")))
             context.tell(f"{number + 1} of {trials} faults a side")
-    return _finding(outcomes, trials, nodes=len(specs))
+    return _finding(outcomes, trials, nodes=len(specs), period_s=period_s)
+
+
+class _Trial:
+    """Faults on one stage, each on a node full of pods."""
+
+    def __init__(self, stage: Stage, rng: Random, period_s: float) -> None:
+        self._stage = stage
+        self._rng = rng
+        self._period_s = period_s
+
+    def ours(self, node: str) -> Outcome:
+        """One fault, answered by the product until the node has returned."""
+        stage = self._stage
+        _fill(stage, node)
+        mark = stage.audit.mark()
+        began = self._break(node)
+        run = stage.wait_run(node, "Returned", timeout_s=RUN_S_MAX)
+        records = [record for record in stage.audit.since(mark) if record.username == USER]
+        stage.api.remove(f"{DEPLOYMENTS}/load-{node}")
+        return outcome(OURS, records, began, node=node, spare=run["status"]["spare"]["name"])
+
+    async def bare(self, node: str) -> Outcome:
+        """The same by a script that keeps no books: page, taint, spare, all evictions at once."""
+        stage = self._stage
+        await asyncio.to_thread(_fill, stage, node)
+        # Ours goes on watching beside it, and must leave this node to the script.
+        await asyncio.to_thread(_opt_out, stage, node, "true")
+        nodes = await asyncio.to_thread(stage.api.list, NODES)
+        spare = next(each for each in nodes if each["metadata"]["labels"].get(LABEL_POOL) == "buffer")
+        before = next(each for each in nodes if each["metadata"]["name"] == node)
+        mark = stage.audit.mark()
+        async with RawApi(Path(stage.cluster.kubeconfig)) as raw:
+            breaking = asyncio.create_task(asyncio.to_thread(self._break, node))
+            await _shown(raw, stage.page_url(node), self._period_s)
+            await _answer(raw, before, spare)
+            began = await breaking
+        records = [record for record in stage.audit.since(mark) if record.username != USER]
+        await asyncio.to_thread(_take_back, stage, before, spare)
+        return outcome(BARE, records, began, node=node, spare=spare["metadata"]["name"])
+
+    def _break(self, node: str) -> datetime:
+        """Show the XID at a random phase of everybody's period; when that was."""
+        time.sleep(self._rng.uniform(self._period_s, 2 * self._period_s))
+        began = now()
+        self._stage.exporters.inject_xid(node, 0, 79)
+        return began
 
 
 def _fill(stage: Stage, node: str) -> None:
@@ -93,49 +145,16 @@ def _fill(stage: Stage, node: str) -> None:
     )
 
 
-def _break(stage: Stage, node: str, rng: Random) -> datetime:
-    """Show the XID at a random phase of everybody's period; when that was."""
-    time.sleep(rng.uniform(PERIOD_S, 2 * PERIOD_S))
-    began = now()
-    stage.exporters.inject_xid(node, 0, 79)
-    return began
-
-
-def _ours(stage: Stage, node: str, rng: Random) -> Outcome:
-    _fill(stage, node)
-    mark = stage.audit.mark()
-    began = _break(stage, node, rng)
-    run = stage.wait_run(node, "Returned", timeout_s=RUN_S_MAX)
-    records = [record for record in stage.audit.since(mark) if record.username == USER]
-    stage.api.remove(f"{DEPLOYMENTS}/load-{node}")
-    return outcome(OURS, records, began, node=node, spare=run["status"]["spare"]["name"])
-
-
-async def _bare(stage: Stage, node: str, rng: Random) -> Outcome:
-    """The same by a script that keeps no books: page, taint, spare, all evictions at once."""
-    await asyncio.to_thread(_fill, stage, node)
-    # Ours goes on watching beside it, and must leave this node to the script.
-    await asyncio.to_thread(_opt_out, stage, node, "true")
-    nodes = await asyncio.to_thread(stage.api.list, NODES)
-    spare = next(each for each in nodes if each["metadata"]["labels"].get(LABEL_POOL) == "buffer")
-    before = next(each for each in nodes if each["metadata"]["name"] == node)
-    mark = stage.audit.mark()
-    async with RawApi(Path(stage.cluster.kubeconfig)) as raw:
-        breaking = asyncio.create_task(asyncio.to_thread(_break, stage, node, rng))
-        await _answer(raw, stage.page_url(node), before, spare)
-        began = await breaking
-    records = [record for record in stage.audit.since(mark) if record.username != USER]
-    await asyncio.to_thread(_take_back, stage, before, spare)
-    return outcome(BARE, records, began, node=node, spare=spare["metadata"]["name"])
-
-
-async def _answer(raw: RawApi, page: str, node: dict[str, Any], spare: dict[str, Any]) -> None:
+async def _shown(raw: RawApi, page: str, period_s: float) -> None:
     while True:
         async with raw.session.get(page) as response:
             lines = (await response.text()).splitlines()
         if any(line.startswith("DCGM_FI_DEV_XID_ERRORS{") and line.endswith(" 79") for line in lines):
-            break
-        await asyncio.sleep(PERIOD_S)
+            return
+        await asyncio.sleep(period_s)
+
+
+async def _answer(raw: RawApi, node: dict[str, Any], spare: dict[str, Any]) -> None:
     name = node["metadata"]["name"]
     taint = {"key": TAINT, "value": "bare", "effect": "NoSchedule"}
     fence = {"spec": {"taints": [*node["spec"].get("taints", ()), taint], "unschedulable": True}}
@@ -200,7 +219,7 @@ def outcome(side: str, records: Iterable[AuditRecord], began: datetime, *, node:
     )
 
 
-def _finding(outcomes: Sequence[Outcome], trials: int, *, nodes: int) -> Finding:
+def _finding(outcomes: Sequence[Outcome], trials: int, *, nodes: int, period_s: float) -> Finding:
     ours, bare = (_series(outcomes, side) for side in (OURS, BARE))
     taint, spare, rate = (
         mine.summary.p50 / plain.summary.p50 for mine, plain in zip(ours, bare, strict=True)
@@ -221,7 +240,7 @@ def _finding(outcomes: Sequence[Outcome], trials: int, *, nodes: int) -> Finding
             "faultsPerSide": trials,
             "faultsAtOnce": 1,
             "playbook": "gpu-off-bus of deploy/overlays/testbed, rates raised",
-            "scrape": f"every {PERIOD_S:g} s, of all nodes by remediator, of the one by bare",
+            "scrape": f"every {period_s:g} s, of all nodes by remediator, of the one by bare",
             "apiLatency": "loopback, etcd without fsync",
         },
         notes=(

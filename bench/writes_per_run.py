@@ -10,17 +10,14 @@ from typing import Final
 from bench.context import Context
 from bench.results import Count, Finding, a_series, at_most
 from remediator.adapters.audit import AuditRecord, writes
-from remediator.fleet.layout import (
-    build_fleet,
-)
+from remediator.fleet.layout import build_fleet
 from remediator.fleet.workloads import (
     Workload,
 )
 from remediator.testbed.stage import USER, Stage
 
 PLAYBOOK: Final = "gpu-off-bus"
-RACKS: Final = 12
-SYSTEM: Final = 4  # 100 nodes with the racks
+PER_RACK: Final = 8
 SETTLE_S: Final = 5.0
 RUNS_MAX: Final = 8
 WRITES_MAX: Final = 18
@@ -29,12 +26,17 @@ NODE_WRITES_MAX: Final = 4
 CHATTER: Final = ("events", "leases")
 
 
-def measure(context: Context) -> Finding:
-    """Break one train node after the other, each in a rack of its own, until it has returned."""
+def measure(context: Context, *, nodes: int) -> Finding:
+    """Break one train node after the other, each in a rack of its own, until it has returned.
+
+    Args:
+        nodes: of 20 KB each; what is left of them after whole racks are system nodes.
+    """
     runs = max(1, min(RUNS_MAX, context.trials // 25))
     victims = [f"gpu-{rack}-02" for rack in "abcdefgh"[:runs]]
-    specs = build_fleet(RACKS, 8, infer=1, buffer=1, system=SYSTEM)
-    pods = Workload(trainers=6 * RACKS - Workload().gang)  # every train node has one
+    racks, system = divmod(nodes, PER_RACK)
+    specs = build_fleet(racks, PER_RACK, infer=1, buffer=1, system=system)
+    pods = Workload(trainers=(PER_RACK - 2) * racks - Workload().gang)  # every train node has one
     with Stage(context.directory / "stage", context.binaries, workload=pods, specs=specs) as stage:
         # Only then are runs counted that nothing holds up: a refused request has writes of its own.
         stage.patch_playbook(PLAYBOOK, {"limits": {"rate": {"count": 100, "per": "1m", "burst": 10}}})
