@@ -132,7 +132,7 @@ class Scene(Stage):
         with ThreadPoolExecutor(THREADS) as pool:
             for done in [pool.submit(partial(self.api.create, NODES, each)) for each in objects]:
                 done.result()
-        fleet.wait_settled(self.api, [spec.name for spec in specs], timeout_s=60.0 + len(specs) * 0.2)
+        fleet.wait_settled(self.api, [spec.name for spec in specs])
 
     @property
     def controller_pid(self) -> int:

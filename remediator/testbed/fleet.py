@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from http import HTTPStatus
 from typing import Final
 
 from remediator.fleet.node_objects import NodeSpec, node_object
-from remediator.testbed.api import Api
+from remediator.testbed.api import Api, ApiError
 from remediator.testbed.node_edits import NODES, is_settled, timestamp
 from remediator.testbed.waiting import wait_until
 
 THREADS: Final = 8
+PER_NODE_S: Final = 0.2
 PODS: Final = "/api/v1/pods"
 
 
-def apply_fleet(api: Api, specs: Sequence[NodeSpec], *, eks: bool = False, timeout_s: float = 60.0) -> None:
+def apply_fleet(api: Api, specs: Sequence[NodeSpec], *, eks: bool = False) -> None:
     """Create all nodes and wait until each is Ready and free of lifecycle taints.
 
     Raises:
@@ -28,20 +30,27 @@ def apply_fleet(api: Api, specs: Sequence[NodeSpec], *, eks: bool = False, timeo
         # A kubelet registers itself with its full status; the server keeps that of a new Node.
         [partial(api.create, NODES, node_object(spec, at=at, eks=eks)) for spec in specs]
     )
-    wait_settled(api, [spec.name for spec in specs], timeout_s=timeout_s)
+    wait_settled(api, [spec.name for spec in specs])
 
 
-def wait_settled(api: Api, names: Sequence[str], *, timeout_s: float) -> None:
-    """Wait until all named nodes are Ready and free of lifecycle taints."""
+def wait_settled(api: Api, names: Sequence[str]) -> None:
+    """Wait until all named nodes are Ready and free of lifecycle taints, a minute and a while for each."""
     waiting = set(names)
 
     def look() -> bool:
-        waiting.difference_update(node["metadata"]["name"] for node in api.list(NODES) if is_settled(node))
+        try:
+            nodes = api.list(NODES)
+        except ApiError as error:
+            # The next page of a list, whose version the busy watch cache has not reached yet.
+            if error.status == HTTPStatus.GATEWAY_TIMEOUT:
+                return False
+            raise
+        waiting.difference_update(node["metadata"]["name"] for node in nodes if is_settled(node))
         return not waiting
 
     wait_until(
         look,
-        timeout_s=timeout_s,
+        timeout_s=60.0 + PER_NODE_S * len(names),
         every_s=0.1 if len(names) <= 100 else 2.0,  # a list of 1,000 such nodes is 25 MB
         what=f"readiness of {len(names)} nodes",
         detail=lambda: f"{len(waiting)} are not, such as {', '.join(sorted(waiting)[:5])}",

@@ -17,11 +17,12 @@ _COLLECTIONS: Final = {
     "Job": f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs",
     "PodDisruptionBudget": f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets",
 }
+PER_POD_S: Final = 0.2
 _PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
 
 
-def deploy_workload(api: Api, workload: Workload | None = None, *, timeout_s: float = 60.0) -> int:
-    """Create the workload, or make it so, and wait until every pod runs.
+def deploy_workload(api: Api, workload: Workload | None = None) -> int:
+    """Create the workload, or make it so, and wait until every pod runs: a minute and a while for each.
 
     Returns:
         How many pods there are.
@@ -35,8 +36,8 @@ def deploy_workload(api: Api, workload: Workload | None = None, *, timeout_s: fl
     wanted = chosen.pods(len(api.list(NODES)))
     wait_until(
         lambda: len(running_pods(api)) == wanted,
-        timeout_s=timeout_s,
-        every_s=0.2,
+        timeout_s=60.0 + PER_POD_S * wanted,
+        every_s=0.2 if wanted <= 500 else 2.0,
         what=f"{wanted} running pods",
         detail=lambda: f"{len(running_pods(api))} run; pending: {', '.join(pending_pods(api)[:5])}",
     )
