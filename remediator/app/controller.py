@@ -324,6 +324,7 @@ async def _serve(settings: Settings, controller: Controller, doors: Doors) -> in
         ready=controller.not_ready,
         alive=controller.not_alive,
         status=controller.status,
+        measure=controller.measure,
         certificate=ServingCertificate(tls, clock=doors.clock) if tls is not None else None,
         guard=TokenReviewer(doors.transport, clock=doors.clock) if reviews else None,
     )

@@ -78,7 +78,8 @@ class Diagnosis(Struct, frozen=True):
     ``signals`` are lines about what is true, confirmed or not, and about known conditions that are
     bad though no playbook reads them; ``unknown`` about what should be seen and is not. ``records``
     are the clocks that the ledger should hold, ``latches_to_add`` those it lacks: both are repeated
-    until it shows them. ``next_due`` is when a suspicion would be confirmed if nothing changes.
+    until it shows them. ``next_due`` is when time alone changes the answer: a suspicion is confirmed, or
+    a clock is old enough for the ledger.
     """
 
     faults: tuple[Fault, ...]
@@ -123,6 +124,7 @@ def diagnose(given: DiagnoseInput) -> Diagnosis:
     suspected = [each for each in verdicts if each.held is not None and not each.confirmed]
     true = [each for each in verdicts if each.finding.truth is Truth.TRUE]
     dues = [each.due for each in suspected if each.finding.truth is Truth.TRUE and each.due is not None]
+    dues += [at for at in map(_persisted_at, verdicts) if at is not None and at > given.now]
     return Diagnosis(
         faults=_faults(given, [each for each in verdicts if each.confirmed]),
         suspicions=tuple(_suspicion(given, each) for each in suspected),
@@ -294,11 +296,16 @@ def _records(given: DiagnoseInput, verdicts: list[_Verdict]) -> tuple[SuspicionR
             first_seen=write_instant(each.held.first_seen),
         )
         for each in verdicts
-        if each.held is not None
-        and each.matcher.clears
-        and given.now - each.held.first_seen >= timedelta(seconds=PERSIST_AFTER_S)
+        if each.held is not None and (at := _persisted_at(each)) is not None and at <= given.now
     ]
     return tuple(old[:RECORDS_MAX])
+
+
+def _persisted_at(verdict: _Verdict) -> datetime | None:
+    """From when on the ledger should hold this clock; None where it never does."""
+    if verdict.held is None or not verdict.matcher.clears:
+        return None
+    return verdict.held.first_seen + timedelta(seconds=PERSIST_AFTER_S)
 
 
 def _blind(verdict: _Verdict) -> bool:

@@ -29,6 +29,7 @@ POLL_S: Final = 1.0
 PROOF_POLL_S: Final = 5.0
 FENCING_REQUIRED: Final = "FencingRequired"
 ZONE: Final = "topology.kubernetes.io/zone"
+SETTLE_S: Final = 300.0  # a rack that had no power comes back machine by machine, within minutes
 LONE: Final = 1  # one silent node is a fault of that node, however small its zone is
 
 
@@ -79,6 +80,21 @@ def silent_zones(nodes: Iterable[NodeView], percent: int) -> Mapping[str, str]:
             heard, of = seen.fresh[zone], seen.expected[zone]
             reasons[zone] = f"{heard} of {of} kubelets are heard in {where}, needs {percent} %"
     return reasons
+
+
+def settling(doubted_at: Mapping[str, float], now_s: float) -> Mapping[str, str]:
+    """Zones in which most kubelets are heard again, and the silence of the last ones says nothing yet.
+
+    Args:
+        doubted_at: when each zone was last one of ``silent_zones``, in monotonic seconds.
+        now_s: the same now.
+    """
+    return {
+        zone: f"most of the zone fell silent, {now_s - at:.0f} s ago the last time; "
+        f"within {SETTLE_S:.0f} s its last kubelets may still come back"
+        for zone, at in sorted(doubted_at.items())
+        if now_s - at < SETTLE_S
+    }
 
 
 def zone_of(node: NodeView) -> str:

@@ -205,6 +205,10 @@ class Controller:
             "lease": {"holder": parts.health.holder, "error": parts.health.lease_trouble},
         }
 
+    def measure(self) -> None:
+        """Set every gauge to what is so now; called before each scrape."""
+        self._parts.gauges.once()
+
     def stop(self) -> None:
         """Park at a safe point, release the Lease, and let ``run`` return."""
         self._stop.set()
@@ -217,7 +221,6 @@ class Controller:
             tasks = [group.create_task(_endless(job)) for job in self._reflectors]
             tasks.append(group.create_task(self._measure_lag()))
             tasks.append(group.create_task(self._parts.diagnoses.run()))
-            tasks.append(group.create_task(self._parts.gauges.run()))
             tasks.append(group.create_task(self._parts.logbook.run()))
             election = group.create_task(self._election.run())
             stopping = group.create_task(_until(self._stop))
@@ -325,11 +328,12 @@ class Controller:
     def _node_changed(self, name: str, before: NodeView | None, after: NodeView | None) -> None:
         self._parts.diagnoses.node_changed(name, after)
         self._parts.sweep.node_changed(name, after)
-        if after is not None and (before is None or before.uid != after.uid):
+        matters = before is None or after is None or _matters(before, after)
+        if after is not None and matters:
             self._parts.ledgers.mark(self._parts.world.machine(after))
         if self._leading:
             self._parts.workers.node_changed(name, before, after)
-            if before is None or after is None or _matters(before, after):
+            if matters:
                 self._parts.fleet.wake()
 
     def _run_changed(self, name: str) -> None:

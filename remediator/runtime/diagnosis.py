@@ -12,7 +12,7 @@ import structlog
 from msgspec import UNSET
 
 from remediator.core.conditions import Status, overrides
-from remediator.core.coverage import is_fresh, wrong_host
+from remediator.core.coverage import STALE_PERIODS, is_fresh, wrong_host
 from remediator.core.diagnose import DiagnoseInput, Diagnosis, FaultClock, diagnose
 from remediator.core.edges import GpuMemory
 from remediator.core.match import Book, bind, compile_playbooks
@@ -24,6 +24,7 @@ from remediator.ports import Clock, Telemetry
 from remediator.runtime.due import DueHeap
 from remediator.runtime.world import World
 
+STALE_SLACK_S: Final = 1.0
 SLICE: Final = 64  # nodes diagnosed before the loop gets its turn
 
 _log = structlog.get_logger(__name__)
@@ -43,6 +44,8 @@ class Diagnoses:
         self._book: Book = bind(())
         self._polarity: Mapping[str, Status] = {}
         self._readings: dict[str, PageReading] = {}
+        self._counted: dict[str, PageReading] = {}  # the page that the last diagnosis rests on
+        self._looked_at: dict[str, NodeView] = {}  # the Node that the last diagnosis rests on
         self._failures: dict[str, PageTrouble] = {}
         self._garbled: set[str] = set()  # nodes whose newest page had lines that can't be read
         self._found: dict[str, Diagnosis] = {}
@@ -70,6 +73,19 @@ class Diagnoses:
     def faults(self) -> tuple[Fault, ...]:
         """Every confirmed fault of every node."""
         return tuple(fault for found in self._found.values() for fault in found.faults)
+
+    def catch_up(self) -> None:
+        """Look again at every faulty node that has changed since; for whoever is about to act on faults.
+
+        A change wakes the looking and the deciding at once, and either may come first.
+        """
+        for name in [name for name, found in self._found.items() if found.faults and self._behind(name)]:
+            self.look(name)
+
+    def _behind(self, name: str) -> bool:
+        newest, counted = self._readings.get(name), self._counted.get(name)
+        unread = newest is not None and newest is not counted and self._tells_more(newest)
+        return unread or self._looked_at.get(name) is not self._world.node(name)
 
     def signals_of(self, node: str) -> tuple[str, ...]:
         """Lines about what is true of a node, confirmed or not."""
@@ -121,6 +137,8 @@ class Diagnoses:
         if after is None:
             self._found.pop(name, None)
             self._readings.pop(name, None)
+            self._counted.pop(name, None)
+            self._looked_at.pop(name, None)
             self._failures.pop(name, None)
             self._garbled.discard(name)
             self._due.discard(name)
@@ -132,7 +150,15 @@ class Diagnoses:
         self._readings[reading.node] = reading
         self._failures.pop(reading.node, None)
         self._note_skipped(reading)
-        self._due.add(reading.node)
+        if self._tells_more(reading):
+            self._due.add(reading.node)
+
+    def _tells_more(self, reading: PageReading) -> bool:
+        """Does a page say anything else than the one that the last diagnosis rests on?"""
+        counted = self._counted.get(reading.node)
+        if counted is None:
+            return True
+        return (counted.gpus, counted.driver, counted.host) != (reading.gpus, reading.driver, reading.host)
 
     def _note_skipped(self, reading: PageReading) -> None:
         """A page of which a part can't be read is told once; the rest of it counts."""
@@ -175,15 +201,29 @@ class Diagnoses:
         if node is None:
             return
         before = self._found.get(name)
-        found = diagnose(self._given(node, before))
+        given = self._given(node, before)
+        found = diagnose(given)
         self._found[name] = found
+        self._looked_at[name] = node
+        self._note_counted(name, given.reading, found)
         if found.next_due is not None:
             self._due.add(name, max(0.0, (found.next_due - self._clock.now()).total_seconds()))
-        elif self._readings.get(name) is not None and self.expects_page(name):
-            self._due.add(name, self._period_s() * 3 + 1)
+        if given.reading is not None and self.expects_page(name):
+            age_s = self._clock.monotonic() - given.reading.at_monotonic
+            self._due.add(name, max(0.0, STALE_PERIODS * self._period_s() - age_s) + STALE_SLACK_S)
         if before is None or _news(before, found):
             self._count_new(before, found)
             self.on_change(name)
+
+    def _note_counted(self, name: str, reading: PageReading | None, found: Diagnosis) -> None:
+        """Remember on which page the diagnosis rests: one that says the same brings no other.
+
+        A page from before the boot rests in no diagnosis, and the first one after it is always looked at.
+        """
+        if reading is None or reading.at_monotonic < found.gpus.since:
+            self._counted.pop(name, None)
+        else:
+            self._counted[name] = reading
 
     def explain(self, name: str) -> tuple[str, ...]:
         """One line about every matcher that concerns the node."""

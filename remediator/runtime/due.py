@@ -19,6 +19,7 @@ class DueHeap:
         self._heap: list[tuple[float, str]] = []
         self._due: dict[str, float] = {}
         self._changed = asyncio.Event()
+        self._turn = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._due)
@@ -45,19 +46,20 @@ class DueHeap:
         self._due.pop(name, None)
 
     async def take(self) -> str:
-        """Wait for the next due name and remove it."""
-        while True:
-            self._changed.clear()
-            wait_s = self._next_in_s()
-            if wait_s is None:
-                await self._changed.wait()
-            elif wait_s > 0:
-                await self._sleep(wait_s)
-            else:
-                at, name = heapq.heappop(self._heap)
-                if self._due.get(name) == at:
-                    del self._due[name]
-                    return name
+        """Wait for the next due name and remove it. Of many who wait one looks at the times."""
+        async with self._turn:
+            while True:
+                self._changed.clear()
+                wait_s = self._next_in_s()
+                if wait_s is None:
+                    await self._changed.wait()
+                elif wait_s > 0:
+                    await self._sleep(wait_s)
+                else:
+                    at, name = heapq.heappop(self._heap)
+                    if self._due.get(name) == at:
+                        del self._due[name]
+                        return name
 
     def _next_in_s(self) -> float | None:
         while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:

@@ -37,6 +37,7 @@ from remediator.runtime.world import World
 
 IDLE_S: Final = 10.0
 WAITING_S: Final = 1.0
+STANDING_S: Final = 5.0  # what waits for a clock and for nothing that wakes us is late by this at most
 AFTER_ERROR_S: Final = 2.0
 CONFLICT_PAUSE_S: Final = 0.1
 _EXPECTED: Final = (TransientError, PermanentError)
@@ -73,6 +74,8 @@ class FleetLoop:
         self._looked_at: frozenset[tuple[str, str]] = frozenset()
         self._unsure = False  # a PUT of the policy whose end nobody knows yet
         self._failed = False
+        self._waiting: frozenset[tuple[str, str, str]] = frozenset()
+        self._alike = 0  # passes in a row that refused the same requests at the same gates
         self._conflicts = 0  # in a row: the policy was another one than the grants were decided on
         self._got_on_at: float | None = None
         self.refused: Mapping[str, Refused] = {}
@@ -145,6 +148,7 @@ class FleetLoop:
     async def _decide_and_record(self) -> float:
         await self._witnesses.look(self._scout.silent_nodes)
         # IMPORTANT: no await from here to the decision, or it would be made on two different worlds.
+        self._diagnoses.catch_up()
         faults = self._diagnoses.faults()
         self._looked_at = frozenset(fault.key for fault in faults)
         scout = self._scout
@@ -155,13 +159,28 @@ class FleetLoop:
         self._tell(decision)
         self._tell_joined(faults)
         await self._record(decision, basis)
+        pause_s = self._pause_s(decision)
+        self.on_passed(decision, pause_s)
+        return pause_s
+
+    def _pause_s(self, decision: FleetDecision) -> float:
+        """Until the next pass, if nothing changes before: what changes wakes us.
+
+        Clocks wake nobody (tokens of a rate, the quiet of a breaker, the end of a pause), so whoever waits
+        is judged again soon; while the answers stay the same, less and less often.
+        """
+        refused = ((each.request, each.blocked_by.stop) for each in decision.refused)
+        waiting = frozenset((request.machine, request.fault_class, stop) for request, stop in refused)
+        self._alike = self._alike + 1 if waiting == self._waiting else 0
+        self._waiting = waiting
         # Codes that are not baselined yet are looked at often: until then their XIDs are not acted on.
         blind = not self._diagnoses.codes <= set(self._world.policy_status.baselined)
         born = decision.would_act or any(not each.request.harms for each in decision.granted)
-        busy = decision.refused or decision.orphans or view.status.breakers or blind or born
-        pause_s = WAITING_S if busy else IDLE_S
-        self.on_passed(decision, pause_s)
-        return pause_s
+        if decision.orphans or blind or born:
+            return WAITING_S
+        if waiting or decision.status.breakers:
+            return doubled(WAITING_S, self._alike, STANDING_S)
+        return IDLE_S
 
     # -- recording what was decided
 

@@ -1,4 +1,7 @@
-"""Sets every gauge anew from what is known now: nothing is counted up and down on the way."""
+"""Sets every gauge anew from what is known now: nothing is counted up and down on the way.
+
+Once before each scrape: between two of them nobody reads a gauge.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from typing import Final
 from msgspec import UNSET
 
 from remediator.core.people import paused
-from remediator.core.validity import faults_of
 from remediator.model.pool import PoolStatus
 from remediator.ports import Clock, FeedState, Telemetry
 from remediator.runtime.diagnosis import Diagnoses
@@ -17,12 +19,11 @@ from remediator.runtime.fleet_loop import FleetLoop
 from remediator.runtime.health import NO_FEED, Health
 from remediator.runtime.world import World
 
-PERIOD_S: Final = 5.0
 _MODES: Final = ("Disabled", "Audit", "Enforce")
 
 
 class Gauges:
-    """One round over everything that has a gauge, every five seconds."""
+    """One round over everything that has a gauge."""
 
     def __init__(
         self,
@@ -43,11 +44,6 @@ class Gauges:
         self._telemetry = telemetry
         self._classes: set[str] = set()
         self._scopes: set[str] = set()
-
-    async def run(self) -> None:
-        while True:
-            self.once()
-            await self._clock.sleep(PERIOD_S)
 
     def once(self) -> None:
         """Set all gauges."""
@@ -103,11 +99,14 @@ class Gauges:
     def _playbooks(self) -> None:
         ceiling = self._world.policy_spec.max_mode if self._world.policy is not None else "Audit"
         self._set("remediator_runs_active", len(self._world.open_runs))
+        in_force = {each.name: each.generation for each in self._world.playbooks}
         for name, playbook in self._world.caches.playbooks.views().items():
             mode = min(ceiling, playbook.spec.mode, key=_MODES.index)
             for each in _MODES:
                 self._set("remediator_playbook_mode", float(each == mode), {"playbook": name, "mode": each})
-            self._set("remediator_playbook_valid", float(not faults_of(playbook.spec)), {"playbook": name})
+            # One that can't be followed is not in force, or only as an older generation.
+            valid = in_force.get(name) == playbook.metadata.generation
+            self._set("remediator_playbook_valid", float(valid), {"playbook": name})
 
     def _faults(self) -> None:
         found = Counter(fault.fault_class for fault in self._diagnoses.faults())

@@ -29,6 +29,7 @@ from remediator.runtime.replies import resource_version
 from remediator.runtime.world import World
 
 PERIOD_S: Final = 1.0
+CLOCKS_EVERY_S: Final = 5.0  # what only the clock moves: the end of a probation, the times of a run
 REQUEST_WRITES_PER_MINUTE: Final = 60
 SEEN_WITHIN_S: Final = 5.0
 
@@ -48,6 +49,8 @@ class Ledgers:
         self._telemetry = telemetry
         self._dirty: set[str] = set()
         self._everything = True
+        self._told: Mapping[str, Refused] | None = None  # the refusals that were looked at last
+        self._clocks_at = float("-inf")
         self._request_writes: list[float] = []
         self.refused: Callable[[], Mapping[str, Refused]] = dict
         self.term = 0
@@ -73,12 +76,7 @@ class Ledgers:
                     self._telemetry.count("remediator_ledger_errors_total", {})
 
     def _take(self) -> list[str]:
-        machines = set(self._dirty) | set(self.refused())
-        machines |= {
-            name
-            for name, ledger in self._world.caches.ledgers.views().items()
-            if ledger.status is not UNSET and _moves_by_itself(ledger.status)
-        }
+        machines = set(self._dirty) | self._newly_refused() | self._moved_by_clocks()
         for machine, (until, _) in self._world.vetoes.items():
             ledger = self._world.ledger(machine)
             if ledger is None or ledger.status is UNSET or ledger.status.veto_until < until:
@@ -90,6 +88,24 @@ class Ledgers:
         self._dirty.clear()
         self._everything = False
         return sorted(machines)
+
+    def _newly_refused(self) -> set[str]:
+        """Machines that the newest pass has refused, once for each pass."""
+        refused, told = self.refused(), self._told
+        self._told = refused
+        return set() if refused is told else set(refused)
+
+    def _moved_by_clocks(self) -> set[str]:
+        now = self._clock.monotonic()
+        if now - self._clocks_at < CLOCKS_EVERY_S:
+            return set()
+        self._clocks_at = now
+        return {
+            name
+            for name, ledger in self._world.caches.ledgers.views().items()
+            # Whoever is refused is looked at after each pass.
+            if ledger.status is not UNSET and _moves_by_itself(ledger.status) and name not in self.refused()
+        }
 
     def _has_story(self, node: str) -> bool:
         found = self._diagnoses.of(node)

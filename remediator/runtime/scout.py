@@ -14,7 +14,7 @@ from msgspec import UNSET
 from remediator.core import coverage
 from remediator.core.account import run_state
 from remediator.core.request import FleetView, Shadow
-from remediator.core.silence import acts_on_silence, silent, silent_zones, zone_of
+from remediator.core.silence import acts_on_silence, settling, silent, silent_zones, zone_of
 from remediator.model.duration import seconds
 from remediator.model.instant import write_instant
 from remediator.model.remediation import Remediation, RunState
@@ -45,6 +45,7 @@ class Scout:
         self.in_flight: frozenset[str] = frozenset()
         self.shadows: tuple[Shadow, ...] = ()
         self._silent: tuple[float, Mapping[str, str]] | None = None
+        self._doubted_at: Mapping[str, float] = {}  # zones in which silence was not believed lately
         self.blind: Callable[[], str] = lambda: ""
         self.witnesses: Callable[[], Mapping[str, str]] = dict
         self.own_nodes: Callable[[], frozenset[str]] = frozenset
@@ -152,6 +153,10 @@ class Scout:
             return {}
         now = self._clock.monotonic()
         if self._silent is None or now - self._silent[0] >= COVERAGE_EVERY_S:
-            percent = self._world.policy_spec.coverage
-            self._silent = (now, silent_zones(self._world.nodes.values(), percent))
+            doubted = silent_zones(self._world.nodes.values(), self._world.policy_spec.coverage)
+            coming_back = settling(self._doubted_at, now)
+            self._doubted_at = {zone: self._doubted_at[zone] for zone in coming_back} | dict.fromkeys(
+                doubted, now
+            )
+            self._silent = (now, {**coming_back, **doubted})
         return self._silent[1]

@@ -26,6 +26,7 @@ class Told:
         self.dead: str | None = None
         self.view: dict[str, object] = {"leader": "a", "term": 7, "waiting": {"m-1": {"gate": "Paused"}}}
         self.metrics = Metrics()
+        self.running = 0
 
     def server(self, port: int = 0) -> HealthServer:
         return HealthServer(
@@ -34,6 +35,7 @@ class Told:
             self.metrics,
             ready=lambda: self.not_ready,
             alive=lambda: self.dead,
+            measure=lambda: self.metrics.gauge("remediator_runs_active", {}, self.running),
             status=lambda: self.view,
         )
 
@@ -66,6 +68,15 @@ async def test_metrics_are_served_as_prometheus_reads_them():
     assert reply.status == 200
     assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert "\nremediator_term 7.0\n" in text
+
+
+async def test_gauges_are_what_is_so_at_the_scrape():
+    """Between two scrapes nobody reads them, so nobody sets them."""
+    told = Told()
+    async with serving(told) as (_, session):
+        told.running = 3
+        async with session.get("/metrics") as reply:
+            assert "\nremediator_runs_active 3.0\n" in await reply.text()
 
 
 async def test_readiness_names_every_reason_and_comes_and_goes():

@@ -84,6 +84,7 @@ class Port:
                 Metrics(),
                 ready=tuple,
                 alive=lambda: None,
+                measure=lambda: None,
                 status=dict,
                 certificate=ServingCertificate(self.directory, clock=self.clock),
                 guard=TokenReviewer(transport, clock=self.clock),

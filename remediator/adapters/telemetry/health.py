@@ -39,6 +39,7 @@ class HealthServer:
         ready: why this process is not ready, one line each; none: it is.
         alive: why the process has to be restarted, or None. That an answer comes at all proves
             that the event loop turns.
+        measure: sets what is read only when it is asked for; called before each page of metrics.
         status: the controller's own view, as values that msgspec can encode; /statusz is its JSON.
         certificate: serve TLS with it; None: plain HTTP.
         guard: who may read /metrics and /statusz; None: everybody. Probes are never guarded.
@@ -52,6 +53,7 @@ class HealthServer:
         *,
         ready: Callable[[], tuple[str, ...]],
         alive: Callable[[], str | None],
+        measure: Callable[[], None],
         status: Callable[[], Mapping[str, object]],
         certificate: ServingCertificate | None = None,
         guard: Guard | None = None,
@@ -62,6 +64,7 @@ class HealthServer:
         self._ready = ready
         self._alive = alive
         self._status = status
+        self._measure = measure
         self._certificate = certificate
         self._guard = guard
         self._runner: web.AppRunner | None = None
@@ -142,6 +145,7 @@ class HealthServer:
         return answer
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
+        self._measure()
         # Thousands of series take 20 ms: off the loop, the registry has locks of its own.
         page = await asyncio.to_thread(self._metrics.render)
         return web.Response(body=page, headers={**_HEADERS, "Content-Type": CONTENT_TYPE})

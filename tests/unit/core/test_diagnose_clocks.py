@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from remediator.core.diagnose import PERSIST_AFTER_S
 from remediator.model.ledger import ManagedNodeStatus, SuspicionRecord
 from remediator.model.playbook import Matcher, NodeConditionMatch
 from remediator.model.views import ConditionView
@@ -43,9 +44,12 @@ def test_for_is_reached_exactly_at_its_end(after_s, expected):
     ward = Ward(a_playbook(lasting(DEADLOCK, "10m")))
     ward.condition("True")
     first = ward.look()
+    began = ward.now
+    older = ward.look(PERSIST_AFTER_S)
 
-    assert first.next_due == first.suspicions[0].due_at == ward.now + timedelta(seconds=600)
-    assert answer(ward.look(after_s)) == expected
+    assert first.next_due == began + timedelta(seconds=PERSIST_AFTER_S), "the ledger is to hold it"
+    assert older.next_due == first.suspicions[0].due_at == began + timedelta(seconds=600)
+    assert answer(ward.look(after_s - PERSIST_AFTER_S)) == expected
 
 
 def test_false_starts_the_clock_again():

@@ -18,6 +18,7 @@ from remediator.core.silence import (
     contradiction,
     decide_silent,
     proof_of_fencing,
+    settling,
     silent,
     silent_zones,
 )
@@ -110,6 +111,14 @@ def test_silence_is_believed_only_where_most_of_the_zone_is_heard(heard, lost, b
 def test_silent_zones_do_not_depend_on_the_order_of_nodes(nodes):
     """Nodes come in any order."""
     assert silent_zones(nodes, 80) == {"east": "3 of 6 kubelets are heard in zone east, needs 80 %"}
+
+
+@pytest.mark.parametrize(("passed_s", "settles"), [(0, True), (299, True), (300, False)])
+def test_silence_is_not_believed_right_after_most_of_the_zone_was_silent(passed_s, settles):
+    """A rack that has power again comes back machine by machine; its last fifth is not dead."""
+    found = settling({"east": 1_000.0}, 1_000.0 + passed_s)
+
+    assert ("east" in found) is settles
 
 
 # ---- the gate

@@ -357,13 +357,15 @@ class Rig:
         self.server.deliver(kind)
 
     def page(self, node: str, *xids: int, bad_lines: int = 0) -> None:
+        """The exporter's page of a node is read and looked at."""
+        self.diagnoses.page_read(self.reading(node, *xids, bad_lines=bad_lines))
+        self.diagnoses.look(node)
+
+    def reading(self, node: str, *xids: int, bad_lines: int = 0) -> PageReading:
         """The exporter's page of a node: one GPU per last XID, the others without."""
         codes = (*xids, *([0] * (8 - len(xids))))
         gpus = tuple(GpuReading(f"GPU-{node}-{at}", str(at), xid) for at, xid in enumerate(codes))
-        clock = self.clock
-        reading = PageReading(node, clock.now(), clock.monotonic(), gpus, bad_lines=bad_lines)
-        self.diagnoses.page_read(reading)
-        self.diagnoses.look(node)
+        return PageReading(node, self.clock.now(), self.clock.monotonic(), gpus, bad_lines=bad_lines)
 
     # -- looking at the server
 

@@ -11,7 +11,7 @@ import pytest
 from remediator.errors import PermanentError, TransientError
 from remediator.model.instant import write_instant
 from remediator.ports import Refusal
-from remediator.runtime.fleet_loop import AFTER_ERROR_S, IDLE_S, WAITING_S
+from remediator.runtime.fleet_loop import AFTER_ERROR_S, IDLE_S, STANDING_S, WAITING_S
 from tests.unit.core.builders import text
 from tests.unit.runtime.api_server import a_custom
 from tests.unit.runtime.fates import Fails, Held, Lost, Refused
@@ -306,6 +306,29 @@ async def test_fleet_next_pass_is_due_when_something_waits():
     assert await rig.fleet_pass() == IDLE_S
     rig.break_node("gpu-1", "gpu-2")
     assert await rig.fleet_pass() == WAITING_S
+
+
+@pytest.mark.asyncio
+async def test_fleet_does_not_act_on_a_fault_that_is_gone_already():
+    """Found by the demo: the event that ended the fault woke the pass, and the pass came first."""
+    rig = Rig()
+    rig.break_node()
+    rig.diagnose()
+    assert [fault.node for fault in rig.diagnoses.faults()] == ["gpu-1"]
+    rig.heal_node()
+    await rig.finish(rig.fleet.one_pass())
+    assert rig.runs() == {}
+
+
+@pytest.mark.asyncio
+async def test_fleet_that_waits_for_a_clock_looks_less_and_less_often():
+    """A storm guard is quiet for a quarter of an hour: the same answer each second is work for nobody."""
+    rig = Rig(policy=roomy(max_concurrent=1))
+    rig.break_node("gpu-1", "gpu-2")
+    assert await rig.fleet_pass() == WAITING_S
+    assert [await rig.fleet_pass() for _ in range(4)] == [2.0, 4.0, STANDING_S, STANDING_S]
+    rig.break_node("gpu-3")
+    assert await rig.fleet_pass() == WAITING_S, "somebody else waits as well"
 
 
 @pytest.mark.asyncio

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from remediator.core.diagnose import Diagnosis
 from remediator.model.meta import Condition
 from remediator.model.pool import PoolStatus
 from remediator.model.signal import PageTrouble
@@ -38,6 +39,64 @@ def test_xid_on_a_garbled_page_is_seen():
     rig.page("gpu-1", 79, bad_lines=3)
 
     assert [fault.node for fault in rig.diagnoses.faults()] == ["gpu-1"]
+
+
+def seen_of(rig: Rig) -> Diagnosis:
+    found = rig.diagnoses.of("gpu-1")
+    assert found is not None
+    return found
+
+
+@pytest.mark.asyncio
+async def test_page_is_looked_at_when_it_says_something_else():
+    """A page each fifteen seconds from each of thousands of nodes, and hardly one with news."""
+    rig = Rig(playbooks=[xid_book(79)], policy=with_exporter())
+    rig.page("gpu-1")
+    _ = rig.background(rig.diagnoses.run())
+    await rig.settle()
+    before = rig.diagnoses.of("gpu-1")
+
+    rig.clock.stand_still(15)
+    rig.diagnoses.page_read(rig.reading("gpu-1"))
+    await rig.settle()
+    assert rig.diagnoses.of("gpu-1") is before
+    rig.diagnoses.page_read(rig.reading("gpu-1", 79))
+    await rig.settle()
+    assert [fault.node for fault in rig.diagnoses.faults()] == ["gpu-1"]
+
+
+@pytest.mark.asyncio
+async def test_first_page_of_a_boot_is_looked_at_whatever_it_says():
+    """What it says was true of the boot before; of this one nobody has looked at anything yet."""
+    rig = Rig(playbooks=[xid_book(79)], policy=with_exporter())
+    rig.page("gpu-1")
+    _ = rig.background(rig.diagnoses.run())
+    await rig.settle()
+    rig.clock.stand_still(1)
+    rig.server.change("nodes", "gpu-1", {"status": {"nodeInfo": {"bootID": "boot-2"}}})
+    await rig.settle()
+    assert seen_of(rig).gpus.last == {}
+
+    rig.clock.stand_still(15)
+    rig.diagnoses.page_read(rig.reading("gpu-1"))
+    await rig.settle()
+    assert len(seen_of(rig).gpus.last) == 8
+
+
+@pytest.mark.asyncio
+async def test_pages_that_end_are_noticed_though_the_last_ones_said_the_same():
+    """Three periods after the last of them, not after the last one that was looked at."""
+    rig = Rig(playbooks=[xid_book(79)], policy=with_exporter())
+    rig.page("gpu-1")
+    _ = rig.background(rig.diagnoses.run())
+    for _ in range(2):
+        await rig.clock.advance(15)
+        rig.diagnoses.page_read(rig.reading("gpu-1"))
+    await rig.clock.advance(44)
+    assert seen_of(rig).unknown == ()
+    await rig.clock.advance(3)
+    await rig.settle()
+    assert "exporter page stale" in seen_of(rig).unknown[0]
 
 
 REFUSED = PageTrouble("Unreachable", "http://gpu-2:9400/metrics: connection refused")

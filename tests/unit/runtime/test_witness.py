@@ -25,7 +25,12 @@ def a_rig(lease: LeaseView | None) -> Rig:
 
 
 def go_silent(rig: Rig) -> None:
-    rig.change("nodes", "gpu-1", {"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}})
+    say_ready(rig, "Unknown", "gpu-1")
+
+
+def say_ready(rig: Rig, status: str, *names: str) -> None:
+    for name in names:
+        rig.change("nodes", name, {"status": {"conditions": [{"type": "Ready", "status": status}]}})
 
 
 def asked(rig: Rig) -> int:
@@ -99,3 +104,24 @@ async def test_lease_is_not_asked_about_other_faults():
 
     assert rig.granted() == [RUN]
     assert asked(rig) == 0
+
+
+@pytest.mark.asyncio
+async def test_last_machine_of_a_rack_that_comes_back_is_not_taken_for_dead():
+    """Found by the demo without limits: four of eight machines were fenced while they booted."""
+    rig = a_rig(DEAD)
+    rack = [f"gpu-{number}" for number in range(1, 5)]
+    say_ready(rig, "Unknown", *rack)
+    await rig.fleet_pass()
+    await rig.clock.advance(60)
+    rig.fresh()
+    say_ready(rig, "True", *rack[1:])
+    await rig.fleet_pass()
+    assert (rig.runs(), asked(rig)) == ({}, 0)
+    assert rig.fleet.refused["machine-gpu-1"].blocked_by.stop == "ZoneSilent"
+
+    for _ in range(10):
+        await rig.clock.advance(30)
+        rig.fresh()
+        await rig.fleet_pass()
+    assert RUN in rig.runs(), "it is dead after all"
