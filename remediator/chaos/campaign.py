@@ -17,6 +17,7 @@ from remediator.adapters.telemetry.logs import configure_logs
 from remediator.chaos.candidates import candidate
 from remediator.chaos.draw import draw
 from remediator.chaos.history import Outcome, play
+from remediator.chaos.lint import problems
 from remediator.chaos.schedule import ControllerName, Schedule
 from remediator.errors import InputError, Problem
 
@@ -109,9 +110,12 @@ def load(path: Path) -> Schedule:
     fix = "write one that `remediator chaos run` keeps"
     try:
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(FILE_BYTES_MAX), type=Schedule)
+            schedule = msgspec.json.decode(file.read(FILE_BYTES_MAX), type=Schedule)
     except OSError as error:
         problem = Problem(str(path), 0, 0, "", f"can't be read: {error.strerror}", fix)
         raise InputError((problem,)) from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InputError((Problem(str(path), 0, 0, "", f"no schedule: {error}", fix),)) from error
+    if found := problems(schedule):
+        raise InputError(tuple(Problem(str(path), 0, 0, field, wrong, how) for field, wrong, how in found))
+    return schedule

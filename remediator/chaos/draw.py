@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
+from remediator.chaos.incidents import REBOOTS
 from remediator.chaos.schedule import Event, EventKind, Fault, FaultKind, Schedule
 from remediator.fleet.layout import rack_name
 
@@ -19,17 +20,6 @@ FAULT_KINDS: Final[tuple[FaultKind, ...]] = (
 XIDS: Final = (79, 48, 64, 119, 13, 31)
 TROUBLES: Final = ("down", "html", "empty", "malformed", "truncate", "endless", "binary", "stale")
 PARTS: Final = ("scheduler", "lifecycle", "kubelets", "controllers")
-REBOOTS: Final = (
-    "never",
-    "twice",
-    "late",
-    "sick",
-    "silent",
-    "persists",
-    "same boot",
-    "job fails",
-    "job hangs",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,5 +121,5 @@ def _event(rng: Random, kind: EventKind, node: str, at_s: float, words: Words) -
         case "ClockJump":
             value = rng.choice((-3600.0, 3600.0))
         case "RebootGoes":
-            detail, at_s = rng.choice(REBOOTS), at_s / 4
+            detail, at_s = rng.choice(tuple(REBOOTS)), at_s / 4
     return Event(at_s=round(at_s, 1), kind=kind, node=node, value=value, detail=detail)

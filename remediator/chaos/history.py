@@ -20,7 +20,7 @@ from remediator.chaos.candidates import candidate
 from remediator.chaos.check import Judge, Report
 from remediator.chaos.incidents import Incidents
 from remediator.chaos.network import FaultyTransport
-from remediator.chaos.schedule import AT_SERVER, Event, Fault, Schedule
+from remediator.chaos.schedule import AT_SERVER, LEADERS, Event, Fault, Schedule
 from remediator.chaos.subject import Candidate, Process, Subject
 from remediator.errors import PermanentError, TransientError
 from remediator.fleet.dcgm_fields import TELLING
@@ -39,7 +39,6 @@ RESTART_S: Final = 5.0  # a kubelet's first pause before it starts a process aga
 GANG: Final = 4
 LOOK_S: Final = 60.0
 QUIET_S: Final = 900.0
-_LEADERS: Final = frozenset(("KillLeader", "StopLeader", "HaltLeader", "ClockJump"))
 
 
 class Killed(BaseException):
@@ -203,7 +202,7 @@ class _History:
                 loop.call_later(fault.from_s, self._at_server, number, fault)
         for number, event in enumerate(self._schedule.events):
             await self._until(event.at_s)
-            leads = event.kind in _LEADERS
+            leads = event.kind in LEADERS
             happened = await self._lead(number, event) if leads else incidents.happen(event)
             if not happened:
                 self._idle_events.append(number)

@@ -33,6 +33,8 @@ FaultKind = Literal[
 ]
 # What is asked of the server itself, and not of the way to it.
 AT_SERVER: Final = frozenset(("HistoryGone", "CacheHangs"))
+# What happens to whoever leads, and to no node.
+LEADERS: Final = frozenset(("KillLeader", "StopLeader", "HaltLeader", "ClockJump"))
 WATCHES: Final = frozenset(("WatchEnds", "WatchBreaks", "WatchHangs"))
 
 EventKind = Literal[
@@ -83,7 +85,7 @@ class Event(
 ):
     """Something that happens once in the cluster."""
 
-    at_s: Seconds
+    at_s: Seconds = 0.0
     kind: EventKind
     node: str = ""
     value: float = 0.0

@@ -34,6 +34,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "return": "remediator.cli.remediate:return_",
         "run": "remediator.cli.run:run",
         "show": "remediator.cli.show:show_run",
+        "sim": "remediator.cli.sim:sim",
         "status": "remediator.cli.status:status",
         "testbed": "remediator.cli.testbed:testbed",
         "unhold": "remediator.cli.people:unhold",

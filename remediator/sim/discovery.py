@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -12,6 +12,11 @@ from remediator.sim.refusal import Json
 from remediator.sim.request import Request
 
 VERSION: Final = {"major": "1", "minor": "36", "gitVersion": "v1.36.4", "platform": "linux/amd64"}
+# Below a kind, under a name of its own. Clients look here for how an eviction is to be written.
+_BELOW: Final[Mapping[str, Json]] = {
+    "eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
+    "binding": {"kind": "Binding"},
+}
 VERBS: Final = ("create", "delete", "get", "list", "patch", "update", "watch")
 _REVIEWS: Final = {
     "/apis/authentication.k8s.io/v1/selfsubjectreviews": "SelfSubjectReview",
@@ -79,7 +84,9 @@ def _resources(group: str, version: str, kinds: Iterable[Kind]) -> tuple[int, by
         plain = {"singularName": kind.kind.lower(), "namespaced": kind.namespaced, "kind": kind.kind}
         resources.append(plain | {"name": kind.plural, "verbs": VERBS, "shortNames": kind.short_names})
         below = (*(("status",) if kind.status else ()), *kind.subresources)
-        resources += [plain | {"name": f"{kind.plural}/{name}", "verbs": VERBS} for name in below]
+        resources += [
+            plain | {"name": f"{kind.plural}/{name}", "verbs": VERBS} | _BELOW.get(name, {}) for name in below
+        ]
     group_version = f"{group}/{version}" if group else version
     listed = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version}
     return 200, _encode(listed | {"resources": resources})

@@ -93,7 +93,7 @@ BUILT_IN: Final = (
     _kind("v1", "persistentvolumeclaims", "PersistentVolumeClaim", short_names=("pvc",)),
     _kind(
         "events.k8s.io/v1", "events", "Event",
-        status=False, fields=_EVENT_FIELDS, short_names=("ev",), indexed=("regarding.name",),
+        status=False, fields=_EVENT_FIELDS, indexed=("regarding.name",),
     ),
     _kind("coordination.k8s.io/v1", "leases", "Lease", status=False),
     _kind("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget", generation=True, short_names=("pdb",)),

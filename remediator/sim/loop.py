@@ -1,15 +1,18 @@
-"""An event loop whose time passes only when nobody has anything to do.
+"""Event loops whose time is not the world's.
 
-Nothing sleeps for real: a wait of an hour costs one turn of the loop. The same coroutines with the
-same seed take the same turns in every process.
+On a ``VirtualLoop`` time passes only when nobody has anything to do. Nothing sleeps for real: a wait of an
+hour costs one turn of the loop. The same coroutines with the same seed take the same turns in every
+process. On a ``ScaledLoop`` time passes so many times as fast as ours, and sockets work.
 """
 
 from __future__ import annotations
 
 import asyncio
 import selectors
+import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from remediator.errors import RemediatorError
@@ -51,10 +54,35 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._idle.passed_s
 
 
-class VirtualClock:
-    """``ports.Clock`` on a ``VirtualLoop``: wall time begins at ``start`` (aware UTC)."""
+class _Hasty(selectors.DefaultSelector):
+    """Waits for the network a share of the time that it is asked to."""
 
-    def __init__(self, loop: VirtualLoop, *, start: datetime = EPOCH) -> None:
+    def __init__(self, speed: float) -> None:
+        super().__init__()
+        self._speed = speed
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        return super().select(timeout if timeout is None else timeout / self._speed)
+
+
+class ScaledLoop(asyncio.SelectorEventLoop):
+    """An asyncio loop whose time is ``speed`` times as fast as the world's."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._began_s = time.monotonic()
+        super().__init__(_Hasty(speed))
+        self._clock_resolution = speed * time.get_clock_info("monotonic").resolution
+
+    def time(self) -> float:
+        """Seconds of its own since this loop was made."""
+        return (time.monotonic() - self._began_s) * self._speed
+
+
+class VirtualClock:
+    """``ports.Clock`` on one of these loops: wall time begins at ``start`` (aware UTC)."""
+
+    def __init__(self, loop: VirtualLoop | ScaledLoop, *, start: datetime = EPOCH) -> None:
         self._loop = loop
         self._start = start
 
@@ -78,6 +106,12 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
+def run_scaled(main: Coroutine[Any, Any, T], speed: float) -> T:
+    """Run ``main`` to its end on a loop whose time is ``speed`` times as fast as the world's."""
+    with asyncio.Runner(loop_factory=partial(ScaledLoop, speed)) as runner:
+        return runner.run(main)
+
+
 def virtual_clock(*, start: datetime = EPOCH) -> VirtualClock:
     """The clock of the running loop.
 
@@ -85,6 +119,6 @@ def virtual_clock(*, start: datetime = EPOCH) -> VirtualClock:
         TypeError: the running loop's time is real.
     """
     loop = asyncio.get_running_loop()
-    if not isinstance(loop, VirtualLoop):
-        raise TypeError(f"{type(loop).__name__} runs in real time; use run_virtual")
+    if not isinstance(loop, (VirtualLoop, ScaledLoop)):
+        raise TypeError(f"{type(loop).__name__} runs in real time; use run_virtual or run_scaled")
     return VirtualClock(loop, start=start)

@@ -12,21 +12,24 @@ from remediator.fleet.pages import BINARY_BODY, HTML_BODY, Trouble
 from remediator.ports import Clock
 
 ADDRESS: Final = "http://{node}.exporters.test/metrics"
-_PREFIX: Final = "http://"
-_SUFFIX: Final = ".exporters.test/metrics"
 
 
 class SimPages:
-    """Answers the URLs of ``ADDRESS`` with the state that the exporters are in."""
+    """Answers URLs with the state that the exporters are in.
+
+    ``address`` is how a node's URL is made; whoever serves the pages on a socket sets another one.
+    """
 
     def __init__(self, states: ExporterStates, *, clock: Clock, seed: int) -> None:
+        self.address = ADDRESS
         self._states = states
         self._clock = clock
         self._rng = Random(f"pages {seed}")
 
     async def fetch(self, url: str, *, timeout_s: float, bytes_max: int) -> bytes:
         """See ``ports.Pages``."""
-        node = url.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+        before, _, after = self.address.partition("{node}")
+        node = url.removeprefix(before).removesuffix(after)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._clock.sleep(self._rng.uniform(0.001, 0.01))

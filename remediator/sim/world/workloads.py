@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import timedelta
 from typing import Final
 
@@ -125,6 +125,12 @@ def running(pods: Iterable[Json]) -> int:
     return sum(pod["status"].get("phase") == "Running" for pod in pods)
 
 
+def counted(pods: Collection[Json]) -> Json:
+    """How many there are, and run, as every keeper of pods says it."""
+    run = running(pods)
+    return {"replicas": len(pods), "readyReplicas": run, "availableReplicas": run}
+
+
 class ReplicaSets(PodKeeper):
     def __init__(self, server: Server, clock: Clock) -> None:
         super().__init__(
@@ -137,7 +143,7 @@ class ReplicaSets(PodKeeper):
             self.make_pod(obj)
         for pod in sorted(pods, key=_dispensable)[: max(0, len(pods) - wanted)]:
             self.drop_pod(pod)
-        self.say(obj, {"replicas": len(pods), "readyReplicas": running(pods)})
+        self.say(obj, counted(pods))
 
 
 def _dispensable(pod: Json) -> tuple[bool, bool, str]:
@@ -174,7 +180,8 @@ class Deployments(Part):
             self.actor.send("PATCH", f"{path}/replicasets/{name}-1", {"spec": {"replicas": replicas}})
         else:
             status = made.obj.get("status") or {}
-            said = {"replicas": status.get("replicas", 0), "readyReplicas": status.get("readyReplicas", 0)}
+            said = {name: status.get(name, 0) for name in counted(())}
+            said["updatedReplicas"] = said["replicas"]
             if said != {name: (obj.get("status") or {}).get(name) for name in said}:
                 self.actor.send("PATCH", f"{path}/deployments/{name}/status", {"status": said})
 
@@ -199,7 +206,7 @@ class StatefulSets(PodKeeper):
             if name not in pods:
                 self.make_pod(obj, name=name)
         living = alive(pods.values())
-        self.say(obj, {"replicas": len(living), "readyReplicas": running(living)})
+        self.say(obj, counted(living) | {"updatedReplicas": len(living)})
 
 
 class DaemonSets(PodKeeper):
@@ -227,25 +234,39 @@ class DaemonSets(PodKeeper):
             on[pod["spec"].get("nodeName", "")] = pod
         spec = obj["spec"]["template"]["spec"]
         tolerations = [*(spec.get("tolerations") or ()), *_DAEMON_TOLERATES]
-        for key in self._nodes.ordered():
-            node = self._nodes.get(key)
-            if node is not None:
-                self._keep_on(obj, node, on.get(key[1]), tolerations)
-        self.say(obj, {"currentNumberScheduled": len(on)})
+        nodes = [node for node in map(self._nodes.get, self._nodes.ordered()) if node is not None]
+        wanted = sum([self._keep_on(obj, node, on.get(_name(node)), tolerations) for node in nodes])
+        run = running(on.values())
+        self.say(
+            obj,
+            {
+                "desiredNumberScheduled": wanted,
+                "currentNumberScheduled": len(on),
+                "updatedNumberScheduled": len(on),
+                "numberReady": run,
+                "numberAvailable": run,
+            },
+        )
 
-    def _keep_on(self, obj: Json, node: Entry, pod: Json | None, tolerations: list[Json]) -> None:
+    def _keep_on(self, obj: Json, node: Entry, pod: Json | None, tolerations: list[Json]) -> bool:
+        """Make or end the pod of one node. True where there is to be one."""
         taints = node.obj["spec"].get("taints") or ()
         stays = all(each["effect"] != "NoExecute" or tolerates(tolerations, each) for each in taints)
         starts = stays and all(
             each["effect"] == "PreferNoSchedule" or tolerates(tolerations, each) for each in taints
         )
-        if pod is None and starts and matches_node({"spec": obj["spec"]["template"]["spec"]}, node.obj):
-            name = node.obj["metadata"]["name"]
-            self.make_pod(obj, spec={"nodeName": name, "tolerations": tolerations})
+        fits = matches_node({"spec": obj["spec"]["template"]["spec"]}, node.obj)
+        if pod is None and starts and fits:
+            self.make_pod(obj, spec={"nodeName": _name(node), "tolerations": tolerations})
         elif pod is not None and "deletionTimestamp" not in pod["metadata"]:
             over = pod["status"].get("phase") in _OVER
             if over or not stays:
                 self.drop_pod(pod)
+        return starts and fits
+
+
+def _name(entry: Entry) -> str:
+    return str(entry.obj["metadata"]["name"])
 
 
 class Jobs(PodKeeper):
