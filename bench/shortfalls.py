@@ -34,8 +34,8 @@ SHORTFALLS: Final[Mapping[tuple[str, str], str]] = {
         " production."
     ),
     ("hard_fault_1000", "evictions per second, P50 to bare"): (
-        "As at 100 nodes; and a thousand exporter pages in five seconds are read by the same process, on the "
-        "same two cores as the server."
+        "As at 100 nodes; and a thousand exporter pages in five seconds are read by the same process, on "
+        "the same two cores as the server."
     ),
     ("memory", "MB per 1,000 nodes"): (
         "A node is kept as typed views of its labels, annotations, taints and conditions, with what was "
@@ -48,7 +48,7 @@ SHORTFALLS: Final[Mapping[tuple[str, str], str]] = {
         "three, the machine's ledger four."
     ),
     ("writes_per_run_1000", "writes per remediated node, evictions included"): (
-        "The same ten states of a run as at 100 nodes. The pools' figures take 4.9 writes instead of 2.8, the "
-        "grants 3.4 instead of 4.1."
+        "The same ten states of a run as at 100 nodes. The pools' figures take 4.9 writes instead of 2.8, "
+        "the grants 3.4 instead of 4.1."
     ),
 }
