@@ -77,9 +77,10 @@ test-long: testbed-ready ## what takes too long for every change: every crash po
 	$(BIN)/python -m pytest -m long
 
 .PHONY: chaos
-chaos: $(STAMP) ## the long run on the simulator: 500 histories, every crash point of every playbook
+chaos: $(STAMP) ## the long run on the simulator: 500 histories, all crash points, many pairs, 256 orders
 	$(BIN)/remediator chaos run --seeds 1..500 --workers 2
-	$(BIN)/remediator chaos crash-points
+	$(BIN)/remediator chaos crash-points --pairs 200 --workers 2
+	$(BIN)/remediator chaos interleavings --depth 4 --workers 2
 
 .PHONY: test-oldest
 test-oldest: export REMEDIATOR_TESTBED_KUBERNETES = oldest

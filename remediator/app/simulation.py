@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from remediator.adapters.kube.server_clock import ServerClock
 from remediator.app.controller import Outside, open_caller, prepare
+from remediator.app.fence import TermFence
 from remediator.app.lifeline import Life, Lifeline, Machine, Wrap, as_it_is
 from remediator.app.manifests import deploy_directory
 from remediator.app.settings import Settings, lease_times
@@ -121,6 +122,7 @@ class Simulation:
         self.cluster = Cluster(clock, seed=seed, specs=specs, repair_label=LABEL_REPAIR, audit=audit)
         self._seed = seed
         self.replicas: list[Replica] = []
+        self.cluster.server.admissions.append(TermFence(self.cluster.server, ACCOUNT.name))
         self.cluster.apply(list(objects))
         self.cluster.machines.register()
 

@@ -6,21 +6,19 @@ rebooted twice. Source: Sieve, "intermediate states"; rule S33.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator, Mapping
+from random import Random
 from typing import Final
 
 from msgspec import Struct
 
-from remediator.app.lifeline import WRITES, Lifeline
-from remediator.app.relay import Call
-from remediator.chaos.history import Killed, Outcome, play
+from remediator.chaos.fates import CRASHES, Fate, Writes
+from remediator.chaos.history import Outcome, play
 from remediator.chaos.schedule import Event, Schedule
-from remediator.errors import TransientError
-from remediator.ports import Response, Transport
 
 NODE: Final = "gpu-a-01"
 POINTS_MAX: Final = 200  # a history that writes more is no history of one fault
+MORE_WRITES: Final = 10
 CALM_S: Final = 14_400.0
 # What starts each shipped playbook; the others only report.
 STARTS: Final[Mapping[str, Event]] = {
@@ -34,16 +32,6 @@ STARTS: Final[Mapping[str, Event]] = {
     "node-condition-handoff": Event(at_s=5, kind="Condition", node=NODE, detail="ReadonlyFilesystem=True"),
     "node-unreachable": Event(at_s=5, kind="Silent", node=NODE),
 }
-# Written again and again by design, or asking for nothing but an answer.
-_NOT_COUNTED: Final = ("leases", "events", "selfsubjectaccessreviews", "selfsubjectreviews")
-
-
-class Fate(enum.Enum):
-    """What becomes of the process, and of its request."""
-
-    BEFORE = "before"  # dead before the server heard of it
-    AFTER = "after"  # dead after it was done
-    LOST = "lost"  # alive, and never told that it was done
 
 
 class Crash(Struct, frozen=True):
@@ -53,47 +41,19 @@ class Crash(Struct, frozen=True):
     fate: Fate
 
 
-class Counted:
-    """Counts the writes of all processes of one history, and lets the chosen one go wrong."""
+class Case(Struct, frozen=True):
+    """One history to be played: its playbook, and one crash, or two of which the second comes later."""
 
-    def __init__(self, crash: Crash | None) -> None:
-        self.writes: list[str] = []
-        self._crash = crash
-
-    def between(self, way: Transport) -> Transport:
-        """One process' way to the server."""
-        return _Way(way, self)
-
-    def next_fate(self, write: Call) -> Fate | None:
-        """Take one more write down."""
-        number = len(self.writes)
-        self.writes.append(write.what)
-        return self._crash.fate if self._crash is not None and self._crash.write == number else None
+    playbook: str
+    crashes: tuple[Crash, ...]
 
 
-class _Way(Lifeline):
-    """The way of one process; at the chosen write it is cut, or loses the reply."""
+class Played(Struct, frozen=True):
+    """What came of it. ``struck`` is how many of the crashes there was a write for."""
 
-    def __init__(self, inner: Transport, counted: Counted) -> None:
-        super().__init__(inner)
-        self._counted = counted
-
-    async def call(self, call: Call) -> Response:
-        await self._while_alive()
-        counts = call.method in WRITES and not any(part in _NOT_COUNTED for part in call.path.split("/"))
-        fate = self._counted.next_fate(call) if counts else None
-        if fate is Fate.BEFORE:
-            self._die()
-        reply = await super().call(call)
-        if fate is Fate.AFTER:
-            self._die()
-        if fate is Fate.LOST:
-            raise TransientError(f"{call.what}: connection reset (chaos)")
-        return reply
-
-    def _die(self) -> None:
-        self.cut = True
-        raise Killed
+    case: Case
+    outcome: Outcome
+    struck: int
 
 
 def schedule_of(playbook: str) -> Schedule:
@@ -107,20 +67,37 @@ def schedule_of(playbook: str) -> Schedule:
 
 def reference(playbook: str) -> tuple[Outcome, tuple[str, ...]]:
     """The history without a crash, and its writes in order."""
-    counted = Counted(None)
-    return play(schedule_of(playbook), wrap=counted.between), tuple(counted.writes)
+    counted = Writes({})
+    return play(schedule_of(playbook), wrap=counted.between), tuple(counted.seen)
 
 
 def crashes(writes: int) -> Iterator[Crash]:
     """Every point of a history with so many writes."""
     for number in range(min(writes, POINTS_MAX)):
-        for fate in Fate:
+        for fate in CRASHES:
             yield Crash(number, fate)
 
 
-def play_crash(playbook: str, crash: Crash) -> Outcome:
-    """The same history with one crash."""
-    return play(schedule_of(playbook), wrap=Counted(crash).between)
+def pairs(writes: int, most: int, seed: int) -> list[tuple[Crash, Crash]]:
+    """Pairs of points, the second at a later write than the first: all of them, or so many by dice.
+
+    What is started anew after the first crash writes a little more than the history without one.
+    """
+    points = list(crashes(writes + MORE_WRITES))
+    every = [
+        (first, second)
+        for first in points
+        if first.write < writes
+        for second in points
+        if first.write < second.write
+    ]
+    return every if len(every) <= most else Random(f"pairs {seed}").sample(every, most)
+
+
+def play_case(case: Case) -> Played:
+    """The history of its playbook with its crashes."""
+    counted = Writes({crash.write: crash.fate for crash in case.crashes})
+    return Played(case, play(schedule_of(case.playbook), wrap=counted.between), counted.struck)
 
 
 def difference(expected: Outcome, found: Outcome) -> tuple[str, ...]:

@@ -242,12 +242,21 @@ def corpus(names: tuple[str, ...], runs: int, most: int, workers: int) -> None:
 @click.option(
     "--every", type=click.IntRange(1, 200), default=1, show_default=True, help="Each Nth point only."
 )
-def crash_points(names: tuple[str, ...], every: int) -> None:
+@click.option(
+    "--pairs",
+    type=click.IntRange(0, 100_000),
+    default=0,
+    show_default=True,
+    help="And so many pairs of points.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the pairs, where there are more.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
+def crash_points(names: tuple[str, ...], every: int, pairs: int, seed: int, workers: int) -> None:
     """Kill the controller at each of its writes: before it, after it, and with the reply lost.
 
     The end must be that of the history without a crash. Ends with 13 where it is not.
 
-    Example: remediator chaos crash-points --playbook gpu-off-bus --every 10
+    Example: remediator chaos crash-points --playbook gpu-off-bus --every 10 --pairs 20
     """
     campaign = _campaign()
     from remediator.chaos import crash_points as points
@@ -259,14 +268,52 @@ def crash_points(names: tuple[str, ...], every: int) -> None:
     different = 0
     for name in names or points.STARTS:
         expected, writes = points.reference(name)
-        chosen = list(points.crashes(len(writes)))[::every]
-        for crash in chosen:
-            found = points.difference(expected, points.play_crash(name, crash))
+        single = [(crash,) for crash in list(points.crashes(len(writes)))[::every]]
+        double = points.pairs(len(writes), pairs, seed) if pairs else []
+        idle = 0
+        for played in campaign.spread(
+            points.play_case, [points.Case(name, each) for each in (*single, *double)], workers=workers
+        ):
+            idle += played.struck < len(played.case.crashes)
+            found = points.difference(expected, played.outcome)
             different += bool(found)
+            at = " and ".join(f"{each.fate.value} write {each.write}" for each in played.case.crashes)
             for line in found:
-                click.echo(f"{name}, {crash.fate.value} {writes[crash.write]} (write {crash.write}): {line}")
-        click.echo(f"{name}: {len(writes)} writes, {len(chosen)} points played")
+                click.echo(f"{name}, {at} ({writes[played.case.crashes[0].write]}): {line}")
+        click.echo(
+            f"{name}: {len(writes)} writes, {len(single)} points and {len(double)} pairs played, "
+            f"{idle} of them idle"
+        )
     sys.exit(exits.CHECK_FAILED if different else exits.OK)
+
+
+@chaos.command()
+@click.option(
+    "--depth", type=click.IntRange(1, 8), default=4, show_default=True, help="Writes whose fate is chosen."
+)
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
+def interleavings(depth: int, workers: int) -> None:
+    """Play a small cluster in every order of its messages: three nodes, a spare, two replicas, two faults.
+
+    Each of the first writes after the fault arrives at once, late, after a Lease's time, or is answered late.
+    Ends with 13 where a rule is broken, or a machine rebooted more than once.
+
+    Example: remediator chaos interleavings --depth 3
+    """
+    campaign = _campaign()
+    from remediator.chaos import interleavings as small
+
+    campaign.hush()
+    first, wrong = small.first_write(), 0
+    tasks = [(first, order) for order in small.orders(depth)]
+    for played in campaign.spread(small.play_order, tasks, workers=workers):
+        found = small.wrong(played.outcome)
+        wrong += bool(found)
+        if found:
+            fates = ", ".join(fate.value if fate else "at once" for fate in played.order.fates)
+            click.echo(f"{fates}: {'; '.join(found)}")
+    click.echo(f"{len(tasks)} orders of {depth} writes played, {wrong} of them wrong")
+    sys.exit(exits.CHECK_FAILED if wrong else exits.OK)
 
 
 def _campaign() -> ModuleType:

@@ -42,6 +42,7 @@ class Evictions:
         """
         if (body.get("metadata") or {}).get("name", route.name) != route.name:
             raise bad_request("name in URL does not match name in Eviction object")
+        self._writes.admit(request, route, None, body)  # as there: before the pod is looked for
         entry, options = self._writes.entry(route), body.get("deleteOptions") or {}
         status = entry.obj["status"]
         protected = (

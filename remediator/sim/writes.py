@@ -98,7 +98,7 @@ class Writes:
             obj, kind, key,
             now=self._clock.now(), rng=self._rng, priorities=priorities, strict=_strict(request),
         )  # fmt: skip
-        self._admit(request, route, None, made)
+        self.admit(request, route, None, made)
         return self._stored(shelf, key, made, request, code=201)
 
     def _name(self, meta: Json, route: Route, shelf: Shelf) -> str:
@@ -161,7 +161,7 @@ class Writes:
     def _changed(self, request: Request, route: Route, entry: Entry, obj: Json) -> Reply:
         kind, shelf, old = route.kind, self.shelf(route.kind), entry.obj
         new = changed(old, obj, kind, route.subresource, strict=_strict(request))
-        self._admit(request, route, old, new)
+        self.admit(request, route, old, new)
         if same(old, new):
             return Reply(200, old, entry.encoded)
         meta = new["metadata"]
@@ -186,7 +186,7 @@ class Writes:
         """DELETE of one object, with preconditions, finalizers and a pod's grace."""
         entry, kind = self.entry(route), route.kind
         self.require(kind, route.name, entry, options.get("preconditions") or {})
-        self._admit(request, route, entry.obj, None)
+        self.admit(request, route, entry.obj, None)
         return self.take_away(request, route, entry, options)
 
     def require(self, kind: Kind, name: str, entry: Entry, preconditions: Json) -> None:
@@ -236,7 +236,12 @@ class Writes:
         asked = options.get("gracePeriodSeconds")
         return int(asked if asked is not None else spec.get("terminationGracePeriodSeconds", 30))
 
-    def _admit(self, request: Request, route: Route, old: Json | None, new: Json | None) -> None:
+    def admit(self, request: Request, route: Route, old: Json | None, new: Json | None) -> None:
+        """Ask every rule.
+
+        Raises:
+            Refused: one says no.
+        """
         for rule in self._admissions:
             rule(request, route, old, new)
 

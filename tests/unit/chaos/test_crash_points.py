@@ -12,13 +12,15 @@ from msgspec.structs import replace
 
 from remediator.chaos.crash_points import (
     STARTS,
+    Case,
     Crash,
-    Fate,
     crashes,
     difference,
-    play_crash,
+    pairs,
+    play_case,
     reference,
 )
+from remediator.chaos.fates import CRASHES, Fate
 from remediator.chaos.history import Outcome
 
 HARD = "gpu-off-bus"
@@ -47,14 +49,38 @@ def test_reference_of_each_shipped_playbook_ends_well() -> None:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("fate", list(Fate))
+@pytest.mark.parametrize("fate", CRASHES)
 @pytest.mark.parametrize(
     "write", ["/nodes/gpu-a-01", "/nodes/gpu-a-05", "/eviction", "/jobs", "/remediations"]
 )
 def test_crash_at_an_effect_changes_nothing_of_the_end(write: str, fate: Fate) -> None:
     reference_, _ = expected(HARD)
+    played = play_case(Case(HARD, (Crash(number_of(write), fate),)))
 
-    assert difference(reference_, play_crash(HARD, Crash(number_of(write), fate))) == ()
+    assert (difference(reference_, played.outcome), played.struck) == ((), 1)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", range(6))
+def test_second_crash_changes_nothing_either(number: int) -> None:
+    """The recovery is killed as well; other pairs by `make chaos`."""
+    reference_, writes = expected(HARD)
+    played = play_case(Case(HARD, pairs(len(writes), 6, seed=1)[number]))
+
+    assert difference(reference_, played.outcome) == ()
+    assert played.struck >= 1
+
+
+def test_pairs_are_all_or_so_many_of_them() -> None:
+    """The second point lies at a later write, also at one that only a recovery makes."""
+    every = pairs(3, 1_000, seed=1)
+
+    assert len(every) == len(set(every)) == 3 * 3 * (12 + 11 + 10)
+    assert all(first.write < second.write for first, second in every)
+    some = pairs(3, 20, seed=1)
+    assert len(some) == 20
+    assert set(some) < set(every)
+    assert pairs(3, 20, seed=1) == some != pairs(3, 20, seed=2)
 
 
 def test_every_point_of_a_history_is_named_once() -> None:
