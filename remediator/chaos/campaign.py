@@ -13,6 +13,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from remediator.adapters.clock import SystemClock
+from remediator.adapters.files.single import read_single
+from remediator.adapters.files.tree import spell
 from remediator.adapters.telemetry.logs import configure_logs
 from remediator.chaos.candidates import candidate
 from remediator.chaos.draw import draw
@@ -25,7 +27,6 @@ A = TypeVar("A")
 B = TypeVar("B")
 SEEDS_MAX: Final = 1_000_000
 WORKERS_MAX: Final = 64
-FILE_BYTES_MAX: Final = 1 << 20
 
 
 def run(schedules: Sequence[Schedule], *, workers: int = 1) -> Iterator[Outcome]:
@@ -105,17 +106,13 @@ def load(path: Path) -> Schedule:
     """Read a file that ``keep`` wrote, or that somebody wrote by hand.
 
     Raises:
-        InputError: it can't be read, or is no schedule; names file and field.
+        InputError: it can't be read, or can't be played; names file, line, field and the fix.
     """
-    fix = "write one that `remediator chaos run` keeps"
-    try:
-        with path.open("rb") as file:
-            schedule = msgspec.json.decode(file.read(FILE_BYTES_MAX), type=Schedule)
-    except OSError as error:
-        problem = Problem(str(path), 0, 0, "", f"can't be read: {error.strerror}", fix)
-        raise InputError((problem,)) from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InputError((Problem(str(path), 0, 0, "", f"no schedule: {error}", fix),)) from error
-    if found := problems(schedule):
-        raise InputError(tuple(Problem(str(path), 0, 0, field, wrong, how) for field, wrong, how in found))
+    schedule, tree = read_single(path, Schedule)
+    found = [
+        Problem(str(path), *tree.where(field), spell(field), wrong, fix)
+        for field, wrong, fix in problems(schedule)
+    ]
+    if found:
+        raise InputError(tuple(found))
     return schedule

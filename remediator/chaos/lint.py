@@ -14,7 +14,7 @@ XID_MAX: Final = 999
 # Events that are about no single node.
 _OF_THE_CLUSTER: Final = frozenset((*LEADERS, "PagesLie", "PartDown"))
 
-Found = tuple[str, str, str]  # field, what is wrong with it, the fix
+Found = tuple[tuple[str | int, ...], str, str]  # the field's path, what is wrong with it, the fix
 
 
 def problems(schedule: Schedule) -> list[Found]:
@@ -22,14 +22,14 @@ def problems(schedule: Schedule) -> list[Found]:
     specs = build_fleet(schedule.racks, schedule.per_rack, infer=1, buffer=1)
     nodes = [spec.name for spec in specs if spec.gpus]
     found = [
-        (f"events[{number}].{field}", wrong, fix)
+        (("events", number, *field), wrong, fix)
         for number, event in enumerate(schedule.events)
         for field, wrong, fix in of_event(event, nodes)
     ]
     for number, fault in enumerate(schedule.faults):
         if fault.to_s <= fault.from_s:
             wrong = f"{fault.to_s:g} is not after fromS, {fault.from_s:g}"
-            found.append((f"faults[{number}].toS", wrong, "write a later second"))
+            found.append((("faults", number, "toS"), wrong, "write a later second"))
     return found
 
 
@@ -38,19 +38,19 @@ def of_event(event: Event, nodes: Collection[str]) -> Iterator[Found]:
     if event.kind not in _OF_THE_CLUSTER and event.node not in nodes:
         some = ", ".join(list(nodes)[:2])
         yield (
-            "node",
+            ("node",),
             f"{event.node!r} is no GPU node of this fleet",
             f"there are {len(nodes)}, such as {some}",
         )
     choices = {"PageTrouble": TROUBLES, "PartDown": PARTS, "RebootGoes": tuple(REBOOTS)}.get(event.kind)
     if choices is not None and event.detail not in choices:
-        yield "detail", f"{event.detail!r} is none of {event.kind}", f"write one of {', '.join(choices)}"
+        yield ("detail",), f"{event.detail!r} is none of {event.kind}", f"write one of {', '.join(choices)}"
     match event.kind:
         case "Xid" if not (event.value % 1 == 0 and 0 <= event.value <= XID_MAX):
-            yield "value", f"{event.value:g} is no XID", f"write a whole number from 0 to {XID_MAX}"
+            yield ("value",), f"{event.value:g} is no XID", f"write a whole number from 0 to {XID_MAX}"
         case "PagesLie" if not 0 < event.value <= 1:
-            yield "value", f"{event.value:g} is no share", "write one above 0, up to 1"
+            yield ("value",), f"{event.value:g} is no share", "write one above 0, up to 1"
         case "Condition" if not all(event.detail.partition("=")):
-            yield "detail", f"{event.detail!r} is no condition", "write TYPE=STATUS, KernelDeadlock=True"
+            yield ("detail",), f"{event.detail!r} is no condition", "write TYPE=STATUS, KernelDeadlock=True"
         case "Silent" | "PartDown" | "HaltLeader" if event.value < 0:
-            yield "value", f"{event.value:g} seconds are none", "write how long it lasts"
+            yield ("value",), f"{event.value:g} seconds are none", "write how long it lasts"

@@ -26,5 +26,5 @@ def happen(cluster: Cluster, body: bytes) -> Json:
         raise ValueError(f"kind: {event.kind} is for histories only; end the controller's process yourself")
     nodes = [spec.name for spec in cluster.specs if spec.gpus]
     for field, wrong, fix in of_event(event, nodes):
-        raise ValueError(f"{field}: {wrong}; {fix}")
+        raise ValueError(f"{field[0]}: {wrong}; {fix}")
     return {"happened": Incidents(cluster, opt_out=LABEL_OPT_OUT).happen(event)}

@@ -131,6 +131,43 @@ def run(
     sys.exit(exits.CHECK_FAILED if broken else exits.OK)
 
 
+@chaos.command("list")
+def list_scenarios() -> None:
+    """Show the scenarios that come with the program, a line each."""
+    _campaign()
+    from remediator.chaos.scenario import shipped
+
+    for each in shipped():
+        click.echo(f"{each.name:26} {each.schedule.controller:11} {each.summary}")
+
+
+@chaos.command()
+@click.argument("names", nargs=-1, metavar="[NAME|FILE ...]")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
+def scenario(names: tuple[str, ...], workers: int) -> None:
+    """Play scenarios, shipped ones by name or your own files, and compare with what they expect.
+
+    Ends with 13 where something else came of one. A fault or an event that never struck is a failure too.
+
+    Example: remediator chaos scenario frozen-leader my-scenario.yaml
+    """
+    campaign = _campaign()
+    from remediator.chaos import scenario as scenarios
+
+    chosen = [scenarios.named(name) for name in names] if names else list(scenarios.shipped())
+    campaign.hush()
+    failed = 0
+    outcomes = campaign.run([each.schedule for each in chosen], workers=workers)
+    for each, outcome in zip(chosen, outcomes, strict=True):
+        found = scenarios.failures(each, outcome)
+        failed += bool(found)
+        click.echo(f"{each.name}: {'FAILED' if found else 'as expected'}; {outcome.report.own} requests")
+        for line in found:
+            click.echo(f"  {line}")
+    click.echo(f"{len(chosen)} scenarios, {failed} failed", err=True)
+    sys.exit(exits.CHECK_FAILED if failed else exits.OK)
+
+
 @chaos.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(

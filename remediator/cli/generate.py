@@ -30,7 +30,7 @@ def generate(check: bool, root: Path) -> None:
 
     if not (root / "remediator" / "model").is_dir():
         raise click.UsageError(f"{root.resolve()} is no source tree of remediator; name one with --root")
-    more = {**metrics_page(), **prometheus_rule(root)}
+    more = {**metrics_page(), **prometheus_rule(root), **scenario_schema()}
     if not check:
         written = write_files(root, more)
         for path in written:
@@ -44,6 +44,14 @@ def generate(check: bool, root: Path) -> None:
     if stale:
         click.echo("run `make generate` and commit the result", err=True)
         raise SystemExit(1)
+
+
+def scenario_schema() -> Mapping[str, str]:
+    """The editor schema of a chaos scenario, by its path. Made here, since adapters know no scenarios."""
+    from remediator.adapters.files.single import single_schema
+    from remediator.chaos.scenario import Scenario
+
+    return {"schemas/scenario.schema.json": single_schema(Scenario)}
 
 
 def metrics_page() -> Mapping[str, str]:

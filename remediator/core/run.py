@@ -72,14 +72,9 @@ def decide_run(view: RunView) -> Move:
         return Move(reason="the run has ended", after_s=None)
     if any(step.action == UNDO for step in view.status.steps):
         return _undo(view)
-    if view.node is None:
-        return _end(view, RunState.NODE_GONE, "NodeGone", "the Node is gone; the machine stays out")
-    veto = find_veto(view)
-    if veto is not None:
-        said = f"{veto.message}" + (f" (by {veto.by})" if veto.by else "")
-        if keeps_out(view, veto):
-            return _end(view, RunState.CANCELLED, veto.reason, f"{said}; the machine stays out, as it was")
-        return _begin_undo(view, veto.reason, said)
+    stop = _stop(view)
+    if stop is not None:
+        return stop
     lost = taint_lost(view)
     if lost is not None:
         save = counted(view, lost)
@@ -93,6 +88,30 @@ def decide_run(view: RunView) -> Move:
     if needs_grant(view.run) and view.grant is None:
         return Move(reason="waiting for the grant", after_s=GRANT_POLL_S)
     return _carry_on(view, current[0], _status_of(view, *current))
+
+
+def _stop(view: RunView) -> Move | None:
+    """The world has taken this run's reason away, or somebody has."""
+    if view.node is None:
+        return _end(view, RunState.NODE_GONE, "NodeGone", "the Node is gone; the machine stays out")
+    veto = find_veto(view)
+    if veto is not None:
+        said = f"{veto.message}" + (f" (by {veto.by})" if veto.by else "")
+        if keeps_out(view, veto):
+            return _end(view, RunState.CANCELLED, veto.reason, f"{said}; the machine stays out, as it was")
+        return _begin_undo(view, veto.reason, said)
+    if view.fault_over and _untouched(view):
+        message = "the fault had ended before anything was done"
+        return _end(view, RunState.NOT_GRANTED, "FaultOver", message)
+    return None
+
+
+def _untouched(view: RunView) -> bool:
+    """Has neither the node nor the spare been written for this run yet?"""
+    given = view.spare_home is not None and view.home is not None and view.spare_home is view.home
+    return not (
+        view.marked or view.quarantined or given or any(each.state == "Done" for each in view.status.steps)
+    )
 
 
 def _raise(view: RunView) -> Move:

@@ -26,8 +26,9 @@ class RunView(Struct, frozen=True, kw_only=True):
     ``pods_confirmed`` is True when they come from a consistent LIST begun after our taint was
     seen. ``refused_evictions`` maps pods to why the server refused them lately. ``signals`` are
     the node's true fault signals, one line each; ``signals_unknown`` says what we can't see of
-    it. ``home`` is the pool at the grant, ``spare_home`` the spare's pool now, ``buffer`` the pool
-    that a repaired node goes to. ``repairs_before`` counts repairs under way that came first.
+    it; ``fault_over`` that the fault which began the run is known to have ended. ``home`` is the pool at
+    the grant, ``spare_home`` the spare's pool now, ``buffer`` the pool that a repaired node goes to.
+    ``repairs_before`` counts repairs under way that came first.
     ``hard_fault`` is a hard fault of this machine that is acted on, as one line.
     ``tolerant_classes`` are PriorityClasses of its pods that tolerate preemption only for a while.
     ``busy_gangs`` have pods on other nodes under a soft run. ``events`` are the node's;
@@ -57,6 +58,7 @@ class RunView(Struct, frozen=True, kw_only=True):
     signals: tuple[str, ...] = ()
     signals_unknown: str = ""
     hard_fault: str = ""
+    fault_over: bool = False
     repairs_before: int = 0
     busy_gangs: frozenset[str] = frozenset()
     strikes: int = 0

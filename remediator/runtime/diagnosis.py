@@ -87,6 +87,20 @@ class Diagnoses:
         unread = newest is not None and newest is not counted and self._tells_more(newest)
         return unread or self._looked_at.get(name) is not self._world.node(name)
 
+    def is_over(self, node: str, fault_class: str) -> bool:
+        """Is it known that the node has no fault of this class, and none that may become one?
+
+        What can't be seen is not over.
+        """
+        if self._behind(node):
+            self.look(node)
+        found = self._found.get(node)
+        if found is None or found.unknown:
+            return False
+        classes = {fault.fault_class for fault in found.faults}
+        classes |= {suspicion.fault_class for suspicion in found.suspicions}
+        return fault_class not in classes
+
     def signals_of(self, node: str) -> tuple[str, ...]:
         """Lines about what is true of a node, confirmed or not."""
         found = self._found.get(node)

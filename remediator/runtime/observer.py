@@ -131,6 +131,7 @@ class Observer:
             signals=self._signals(node),
             signals_unknown=self._signals_unknown(node, playbook),
             hard_fault=self._hard_fault(run),
+            fault_over=self._fault_over(run, node),
             repairs_before=self.repairs_before(run),
             busy_gangs=self._busy_gangs(name),
             strikes=self._strikes_of(run, playbook),
@@ -237,6 +238,13 @@ class Observer:
                 said = fault.evidence[0].text if fault.evidence else "no evidence left"
                 return f"{fault.fault_class}: {said}"
         return ""
+
+    def _fault_over(self, run: Remediation, node: NodeView | None) -> bool:
+        """Only of faults that end by themselves: an XID is one until the next boot, whatever is shown."""
+        evidence = run.spec.evidence
+        if node is None or not evidence or any(each.code or each.source == "person" for each in evidence):
+            return False
+        return run.spec.trigger == "Fault" and self._diagnoses.is_over(node.name, run.spec.fault_class)
 
     def _strikes_of(self, run: Remediation, playbook: PlaybookSpec) -> int:
         # Settled: a repair counts from its run's end on, whether its ledger could be written or not.

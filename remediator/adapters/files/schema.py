@@ -33,6 +33,7 @@ _EXACTLY_ONE: Final = MappingProxyType(
     }
 )
 
+_DRAFT: Final = "http://json-schema.org/draft-07/schema#"
 _TEXT_MAP: Final[Schema] = {"type": "object", "additionalProperties": {"type": "string"}}
 
 # Wider than ObjectMeta of the model: what people and `kubectl get -o yaml` put into files.
@@ -70,9 +71,7 @@ def editor_schema(kind: str) -> Schema:
     Raises:
         KeyError: ``kind`` is not in ``FILE_KINDS``.
     """
-    # Through JSON once, so that defaults are plain lists and mappings.
-    made: Schema = json.loads(json.dumps(msgspec.json.schema(_TYPES[kind])))
-    definitions: Schema = {name: _strict(name, each) for name, each in made["$defs"].items()}
+    definitions = _definitions(_TYPES[kind])
     definitions["ObjectMeta"] = {
         **_METADATA,
         "properties": {
@@ -89,13 +88,26 @@ def editor_schema(kind: str) -> Schema:
     # What only the status refers to is of no use to somebody who writes a file.
     used = _reachable(properties, definitions)
     return {
-        "$schema": "http://json-schema.org/draft-07/schema#",
+        "$schema": _DRAFT,
         **root,
         "title": f"{kind} ({API_VERSION})",
         "properties": properties,
         "required": ["apiVersion", "kind", *root["required"]],
         "$defs": {name: definitions[name] for name in definitions if name in used},
     }
+
+
+def strict_schema(type_: type[msgspec.Struct], title: str) -> Schema:
+    """The strict schema of a type that is no object of Kubernetes, and whose file holds nothing else."""
+    definitions = _definitions(type_)
+    root = definitions.pop(type_.__name__)
+    return {"$schema": _DRAFT, **root, "title": title, "$defs": definitions}
+
+
+def _definitions(type_: type[msgspec.Struct]) -> Schema:
+    # Through JSON once, so that defaults are plain lists and mappings.
+    made: Schema = json.loads(json.dumps(msgspec.json.schema(type_)))
+    return {name: _strict(name, each) for name, each in made["$defs"].items()}
 
 
 def _name_max(kind: str) -> int:

@@ -212,8 +212,11 @@ def _is_time(text: str) -> bool:
 
 def _number_faults(number: float, schema: Schema) -> Iterator[tuple[str, str]]:
     low, high = schema.get("minimum", number), schema.get("maximum", number)
-    if not low <= number <= high:
-        bounds = [f"at least {low}"] * ("minimum" in schema) + [f"at most {high}"] * ("maximum" in schema)
+    above = schema.get("exclusiveMinimum", number - 1)
+    if not (low <= number <= high and number > above):
+        bounds = [f"at least {low}"] * ("minimum" in schema)
+        bounds += [f"above {above}"] * ("exclusiveMinimum" in schema)
+        bounds += [f"at most {high}"] * ("maximum" in schema)
         yield f"{number} is out of bounds", " and ".join(bounds)
 
 

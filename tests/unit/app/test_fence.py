@@ -40,7 +40,7 @@ def fenced(term: int, work: Callable[[Cluster, Actor], Any], *, policy: bool = T
 
 
 def patch(term: str) -> Callable[[Cluster, Actor], tuple[int, Body]]:
-    change = (
+    change: Body = (
         {"metadata": {"annotations": {"remediator.dev/term": term}}} if term else {"spec": {"taints": []}}
     )
     return lambda _, ours: ours.send("PATCH", NODE, change)

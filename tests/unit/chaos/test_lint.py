@@ -32,14 +32,14 @@ from remediator.errors import InputError
 def test_event_that_cannot_happen_is_named(event, field, said):
     """The fleet has three racks of eight."""
     [(where, wrong, fix)] = problems(Schedule(seed=1, events=(event,)))
-    assert (where, bool(fix)) == (f"events[0].{field}", True)
+    assert (where, bool(fix)) == (("events", 0, field), True)
     assert wrong.startswith(said)
 
 
 def test_fault_that_ends_before_it_begins_is_named():
     """It would never strike, and the history would show less than it says."""
     [(where, wrong, _)] = problems(Schedule(seed=1, faults=(Fault(kind="Slow", from_s=9, to_s=9),)))
-    assert (where, wrong) == ("faults[0].toS", "9 is not after fromS, 9")
+    assert (where, wrong) == (("faults", 0, "toS"), "9 is not after fromS, 9")
 
 
 @pytest.mark.parametrize("controller", ["remediator", "reference"])

@@ -1,0 +1,117 @@
+"""A scenario: a history that somebody has thought of, and what has to come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Final
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from remediator.adapters.files.single import parse_single, read_single
+from remediator.adapters.files.tree import Path as TreePath
+from remediator.adapters.files.tree import Tree, spell
+from remediator.chaos.history import Outcome
+from remediator.chaos.lint import problems
+from remediator.chaos.rules import ENDINGS, RULES
+from remediator.chaos.schedule import Schedule
+from remediator.errors import InputError, Problem
+
+FOLDER: Final = "scenarios"
+_Line = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class Expected(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
+):
+    """What has to come of it. ``broken`` are the rules that it is there to break: all others hold.
+
+    ``reboots`` counts those of all machines. Each of ``ends`` has to be part of a line of the ending, and
+    none of ``never``: ``node NAME: pool POOL, TAINTS`` and ``work NODE: CLASS: STATE SPARE``. ``idle`` lets
+    faults and events be that could not strike; else each has to.
+    """
+
+    broken: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
+    reboots: Annotated[int, Meta(ge=0, le=1_000)] | UnsetType = UNSET
+    ends: Annotated[tuple[_Line, ...], Meta(max_length=64)] = ()
+    never: Annotated[tuple[_Line, ...], Meta(max_length=64)] = ()
+    idle: bool = False
+
+
+class Scenario(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
+):
+    """One file. ``summary`` is one line for people: what happens, and what must not come of it."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    summary: _Line
+    schedule: Schedule
+    expect: Expected = Expected()
+
+
+def shipped() -> tuple[Scenario, ...]:
+    """All that come with the program, by name."""
+    folder = files("remediator.chaos") / FOLDER
+    found = [each for each in folder.iterdir() if each.name.endswith(".yaml")]
+    return tuple(
+        _read(each.read_text(encoding="utf-8"), each.name)
+        for each in sorted(found, key=lambda each: each.name)
+    )
+
+
+def named(text: str) -> Scenario:
+    """A shipped one by its name, or one from a file.
+
+    Raises:
+        InputError: there is none, or something in it can't be; names file, line, field and the fix.
+    """
+    known = {each.name: each for each in shipped()}
+    if text in known:
+        return known[text]
+    path = Path(text)
+    if not path.exists():
+        fix = f"write a file, or one of {', '.join(known)}"
+        raise InputError((Problem(text, 0, 0, "", "no such scenario", fix),))
+    return _checked(*read_single(path, Scenario), str(path))
+
+
+def failures(scenario: Scenario, outcome: Outcome) -> list[str]:
+    """Everything that is not as it has to be."""
+    expect = scenario.expect
+    found = [f"{rule} is broken" for rule in outcome.broken if rule not in expect.broken]
+    found += [f"{rule} holds, and was to be broken" for rule in expect.broken if rule not in outcome.broken]
+    if expect.reboots is not UNSET and outcome.reboots != expect.reboots:
+        found.append(f"{outcome.reboots} reboots instead of {expect.reboots}")
+    found += [f"no line of the ending has {line!r}" for line in expect.ends if not _has(outcome.ending, line)]
+    found += [f"a line of the ending has {line!r}" for line in expect.never if _has(outcome.ending, line)]
+    if not expect.idle:
+        found += [f"faults[{number}] never struck" for number in outcome.idle_faults]
+        found += [f"events[{number}] could not happen" for number in outcome.idle_events]
+    return found
+
+
+def _has(ending: Sequence[str], text: str) -> bool:
+    return any(text in line for line in ending)
+
+
+def _read(text: str, name: str) -> Scenario:
+    return _checked(*parse_single(text, name, Scenario), name)
+
+
+def _checked(scenario: Scenario, tree: Tree, file: str) -> Scenario:
+    found: list[Problem] = []
+    for field, wrong, fix in problems(scenario.schedule):
+        found.append(_at(tree, file, ("schedule", *field), wrong, fix))
+    known = {rule.id for rule in (*RULES, *ENDINGS)}
+    for number, rule in enumerate(scenario.expect.broken):
+        if rule not in known:
+            fix = f"write one of {', '.join(sorted(known))}"
+            found.append(_at(tree, file, ("expect", "broken", number), f"{rule!r} is no rule", fix))
+    if found:
+        raise InputError(tuple(found))
+    return scenario
+
+
+def _at(tree: Tree, file: str, path: TreePath, wrong: str, fix: str) -> Problem:
+    return Problem(file, *tree.where(path), spell(path), wrong, fix)
