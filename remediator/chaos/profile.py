@@ -60,6 +60,22 @@ class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     holder: Key
 
 
+class Reasons(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a piece of work says why it was begun: a list in its object.
+
+    Items whose field ``source`` is ``is_condition`` mean a condition of the Node, its type in the field
+    ``condition``; ``status`` is a pattern of the field ``text`` with one group. Others mean what no API
+    server knows.
+    """
+
+    path: Key
+    source: Key
+    is_condition: Key
+    condition: Key
+    text: Key
+    status: Key
+
+
 class Runs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the controller keeps book of each piece of work: an object of its own for each.
 
@@ -75,6 +91,7 @@ class Runs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     keeps: tuple[str, ...]
     parked: tuple[str, ...] = ()
     uid: str = ""
+    reasons: Reasons | None = None
 
 
 class Fault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,7 +14,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from remediator.core.account import handed_over, run_state
-from remediator.core.lifecycle import ended
+from remediator.core.lifecycle import FAULT_OVER, ended
 from remediator.model.duration import seconds
 from remediator.model.instant import read_instant, write_instant
 from remediator.model.ledger import HISTORY_MAX, HistoryEntry, ManagedNodeStatus, Out, Strike
@@ -85,6 +85,8 @@ def _with_end(
     undone = any(step.action == "undo" for step in run.status.steps)
     if state is RunState.CANCELLED and run.spec.trigger == "Return" and not undone:
         return ledger  # stopped, and out as before
+    if state is RunState.CANCELLED and run.status.reason == FAULT_OVER:
+        return replace(ledger, state="Active", out=UNSET)
     if state is RunState.CANCELLED:
         ended_at = read_instant(at) or EPOCH
         until = ended_at + timedelta(seconds=seconds(policy.hold_after_veto))

@@ -53,6 +53,7 @@ STATES: Final[Mapping[S, StateRow]] = MappingProxyType(
     }
 )
 
+FAULT_OVER: Final = "FaultOver"  # reason of an end that is nobody's No
 _LEAVE: Final = (S.HELD, S.CANCELLED, S.NODE_GONE, S.FAILED)
 
 NEXT: Final[Mapping[S, tuple[S, ...]]] = MappingProxyType(

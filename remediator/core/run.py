@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from remediator.core.account import natural_state, needs_grant, run_state
-from remediator.core.lifecycle import advance, ended, natural
+from remediator.core.lifecycle import FAULT_OVER, advance, ended, natural
 from remediator.core.owners import claimed_by_other
 from remediator.core.prior import write_prior
 from remediator.core.put_back import counted, fence, taint_lost
@@ -100,18 +100,18 @@ def _stop(view: RunView) -> Move | None:
         if keeps_out(view, veto):
             return _end(view, RunState.CANCELLED, veto.reason, f"{said}; the machine stays out, as it was")
         return _begin_undo(view, veto.reason, said)
-    if view.fault_over and _untouched(view):
-        message = "the fault had ended before anything was done"
-        return _end(view, RunState.NOT_GRANTED, "FaultOver", message)
+    fenced = view.marked or view.quarantined or view.did("quarantine") is not None
+    if view.fault_over and not fenced:
+        return _fault_over(view)
     return None
 
 
-def _untouched(view: RunView) -> bool:
-    """Has neither the node nor the spare been written for this run yet?"""
+def _fault_over(view: RunView) -> Move:
+    """Nothing is fenced for a fault that has ended. A spare that came stays: it serves already."""
     given = view.spare_home is not None and view.home is not None and view.spare_home is view.home
-    return not (
-        view.marked or view.quarantined or given or any(each.state == "Done" for each in view.status.steps)
-    )
+    if given or any(each.state == "Done" for each in view.status.steps):
+        return _end(view, RunState.CANCELLED, FAULT_OVER, "the fault had ended before the node was fenced")
+    return _end(view, RunState.NOT_GRANTED, FAULT_OVER, "the fault had ended before anything was done")
 
 
 def _raise(view: RunView) -> Move:

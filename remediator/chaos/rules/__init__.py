@@ -6,7 +6,7 @@ from typing import Final
 
 from remediator.chaos.rules.endings import FaultsAnswered, NoOrphans, RunsEnd, SomebodyLeads
 from remediator.chaos.rules.evictions import BoundByUid, EvictionApiOnly, FenceFirst, RightPod
-from remediator.chaos.rules.faults import EvidenceFirst, PeopleWin, StormGuard
+from remediator.chaos.rules.faults import EvidenceFirst, PeopleWin, ReasonStands, StormGuard
 from remediator.chaos.rules.machines import RebootFenced, RebootOnce, SameMachine
 from remediator.chaos.rules.nodes import OptedOut, OwnFieldsOnly, PeersRespected, VersionBound
 from remediator.chaos.rules.plans import Explained, LevelBudget, OneSpareOnePlan
@@ -16,6 +16,7 @@ from remediator.chaos.rules.stream import LeastPrivilege, NoEmptyWrite, NoHotLoo
 RULES: Final[tuple[type[Rule], ...]] = (
     LevelBudget,
     EvidenceFirst,
+    ReasonStands,
     BoundByUid,
     SameMachine,
     VersionBound,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections import OrderedDict, deque
 from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
 from remediator.adapters.audit import AuditRecord
-from remediator.chaos.profile import Profile
-from remediator.chaos.rules.rule import Rule, fences_in, is_fenced, is_node_write
+from remediator.chaos.profile import Profile, Reasons
+from remediator.chaos.rules.rule import Rule, fences_in, is_fenced, is_node_write, list_at
+from remediator.chaos.rules.stream import resource_of
 from remediator.chaos.world import Object, World, shown_by
 
 VETOES_MAX: Final = 100_000
+WORK_MAX: Final = 100_000
 
 
 def is_faulty(node: Object, profile: Profile) -> bool:
@@ -49,6 +52,47 @@ class EvidenceFirst(_Fences):
         faulty = is_faulty(node, self.profile)
         shown = f"{node.metadata.name} shows no fault at {record.received_at:%H:%M:%S}"
         return self.tell(None if faulty else shown)
+
+
+class ReasonStands(_Fences):
+    """Work that was decided on yesterday's news is not begun today."""
+
+    id: ClassVar = "S3b"
+    sentence: ClassVar = "A node is fenced only while a condition that its work was begun for stands."
+    needs: ClassVar = ("own", "plan", "runs")
+
+    def __init__(self, profile: Profile, world: World) -> None:
+        super().__init__(profile, world)
+        self._pattern = re.compile(profile.plan.user_agent) if profile.plan is not None else None
+        self._begun_for: OrderedDict[str, frozenset[tuple[str, str]]] = OrderedDict()
+
+    def see(self, record: AuditRecord) -> str | None:
+        runs = self.profile.runs
+        born = record.committed and record.verb == "create"
+        if born and runs is not None and runs.reasons is not None and resource_of(record) == runs.resource:
+            self._remember(runs.reasons, record)
+        return super().see(record)
+
+    def _remember(self, reasons: Reasons, record: AuditRecord) -> None:
+        conditions = set()
+        for item in list_at(self.world.content(record), reasons.path):
+            found = re.match(reasons.status, str(item.get(reasons.text) or ""))
+            if item.get(reasons.source) != reasons.is_condition or found is None:
+                return  # its reason stands on a page that the log does not have
+            conditions.add((str(item.get(reasons.condition)), found[1]))
+        if conditions:
+            self._begun_for[record.object_ref.name] = frozenset(conditions)
+            while len(self._begun_for) > WORK_MAX:
+                self._begun_for.popitem(last=False)
+
+    def judge(self, record: AuditRecord, node: Object) -> str | None:
+        named = self._pattern.search(record.user_agent) if self._pattern is not None else None
+        wanted = self._begun_for.get(named[1]) if named is not None else None
+        if wanted is None:
+            return None
+        shown = {(each.type, each.status) for each in node.status.conditions}
+        missing = " or ".join(sorted(f"{type_}={status}" for type_, status in wanted))
+        return self.tell(None if wanted & shown else f"{node.metadata.name} does not show {missing} any more")
 
 
 class StormGuard(_Fences):

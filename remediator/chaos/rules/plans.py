@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from remediator.adapters.audit import AuditRecord
 from remediator.chaos.profile import Budget, Profile
-from remediator.chaos.rules.rule import Rule, fences_in, is_eviction, is_fenced, is_node_write
+from remediator.chaos.rules.rule import Rule, fences_in, is_eviction, is_fenced, is_node_write, list_at
 from remediator.chaos.rules.stream import resource_of
 from remediator.chaos.world import Object, World, shown_by
 
@@ -64,17 +64,11 @@ class OneSpareOnePlan(Rule):
             self.can_not_tell(record)
             return None
         held: dict[str, str] = {}
-        for item in _list_at(shown, claims.path):
+        for item in list_at(shown, claims.path):
             spare, holder = str(item.get(claims.spare) or ""), str(item.get(claims.holder) or "")
             if spare and held.setdefault(spare, holder) != holder:
                 return self.tell(f"{spare} is promised to {held[spare]} and to {holder}")
         return self.tell(None)
-
-
-def _list_at(found: Any, path: str) -> list[dict[str, Any]]:
-    for part in path.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 class Explained(Rule):

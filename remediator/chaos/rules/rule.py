@@ -125,6 +125,13 @@ def at(obj: Any, path: str) -> str:
     return str(obj) if obj is not None else ""
 
 
+def list_at(found: Any, path: str) -> list[dict[str, Any]]:
+    """The objects in the list at a path of keys; none where there is no list."""
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
 def is_fenced(node: Object | None, own: Own | None) -> bool:
     """Does it carry a taint of the controller's own?"""
     return node is not None and own is not None and any(taint.key in own.fence for taint in node.spec.taints)

@@ -57,6 +57,33 @@ def fence_what_has_recovered(trace: Trace) -> None:
     fence(trace)
 
 
+def begin(trace: Trace, source: str = "condition") -> None:
+    """Work is recorded, with its reason."""
+    reason = {"source": source, "key": "KernelDeadlock", "text": "KernelDeadlock=True: Hung: a task"}
+    left = {"kind": "Remediation", "spec": {"evidence": [reason]}}
+    trace.write("create", "remediations", "m-1", sent=left, left=left)
+
+
+def fence_for_what_is_over(trace: Trace) -> None:
+    shows(trace, "True", POOL)
+    begin(trace)
+    says(trace, "False")
+    fence(trace)
+
+
+def fence_for_what_was_over_already(trace: Trace) -> None:
+    """The cache was behind: the record tells of a condition that the server did not have any more."""
+    shows(trace, "False", POOL)
+    begin(trace)
+    fence(trace)
+
+
+def fence_for_what_stands(trace: Trace) -> None:
+    shows(trace, "True", POOL)
+    begin(trace)
+    fence(trace)
+
+
 def fence_what_is_faulty(trace: Trace) -> None:
     """It recovers behind the fence, and what is written then is no new fence."""
     shows(trace, "", POOL)
@@ -194,6 +221,10 @@ CASES: dict[str, tuple[tuple[Play, ...], tuple[Play, ...]]] = {
     "S3": (
         (fence_what_is_well, fence_what_nobody_knows, fence_what_has_recovered),
         (fence_what_is_faulty,),
+    ),
+    "S3b": (
+        (fence_for_what_is_over, fence_for_what_was_over_already),
+        (fence_for_what_stands,),
     ),
     "S4b": ((write_on_another_machine,), (write_on_the_spare,)),
     "S6": ((reboot_without_a_fence,), (reboot_behind_the_fence,)),

@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 from typing import get_args
 
+from remediator.adapters.files.single import parse_single
 from remediator.chaos.profile import parse_profile
 from remediator.chaos.reference.bugs import Bug
 from remediator.chaos.rules import ENDINGS, RULES
+from remediator.chaos.scenario import Scenario, named
 from remediator.chaos.schedule import EventKind, FaultKind
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "chaos.md").read_text("utf-8")
@@ -40,8 +42,15 @@ def test_tables_are_those_of_the_schedule():
     assert named == {*get_args(FaultKind), *get_args(EventKind)}
 
 
+def test_scenario_of_the_page_is_the_shipped_one():
+    (text,) = re.findall(r"```yaml\n(# yaml-language-server.*?)```", PAGE, re.S)
+    scenario, _ = parse_single(text, "the page's", Scenario)
+
+    assert scenario == named("fault-that-ends")
+
+
 def test_profile_of_the_page_can_be_read():
-    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
+    (text,) = re.findall(r"```yaml\n(name: mine.*?)```", PAGE, re.S)
     profile = parse_profile(text.encode(), "the page's")
 
     assert profile.owns("mine.example.com/anything")

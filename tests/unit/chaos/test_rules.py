@@ -337,6 +337,7 @@ def test_rule_that_the_profile_gives_nothing_for_is_unknown():
     assert unknown == {
         "S1": "the profile lacks own, budgets",
         "S3": "the profile lacks own, faults",
+        "S3b": "the profile lacks own, plan, runs",
         "S4b": "the profile lacks plan, runs",
         "S6": "the profile lacks own, reboots",
         "S10": "the profile lacks own, opt_out",
