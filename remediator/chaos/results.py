@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 from xml.etree import ElementTree
 
 import msgspec
@@ -12,7 +13,8 @@ from msgspec import Struct
 
 from remediator import __version__
 from remediator.chaos.history import Outcome
-from remediator.chaos.schedule import Schedule
+from remediator.chaos.rules import ENDINGS, RULES
+from remediator.chaos.schedule import EventKind, FaultKind, Schedule
 from remediator.errors import InputError, Problem
 
 BYTES_MAX: Final = 256 << 20
@@ -27,6 +29,10 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="came
     broken: tuple[str, ...] = ()
     digest: str = ""
     findings: tuple[str, ...] = ()
+    idle_faults: tuple[int, ...] = ()
+    idle_events: tuple[int, ...] = ()
+    judged: Mapping[str, int] = {}  # rule to how many requests it judged
+    ends: Mapping[str, int] = {}  # how work ended, and how often
 
 
 def result_of(outcome: Outcome) -> Result:
@@ -44,7 +50,50 @@ def result_of(outcome: Outcome) -> Result:
         broken=outcome.broken,
         digest=outcome.digest,
         findings=tuple(findings),
+        idle_faults=outcome.idle_faults,
+        idle_events=outcome.idle_events,
+        judged={each.rule: each.judged for each in outcome.report.verdicts if each.judged},
+        ends=Counter(_end_of(line) for line in outcome.ending if line.startswith("work ")),
     )
+
+
+def _end_of(line: str) -> str:
+    """``work NODE: [CLASS:] STATE SPARE``: the state."""
+    return (line.rpartition(": ")[2].split() or ["under way"])[0]
+
+
+def coverage(results: Iterable[Result]) -> list[str]:
+    """What has happened in all of these histories together, and what never did: that was not tried."""
+    drawn, struck, rules, ends = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    for result in results:
+        schedule = result.schedule
+        for kinds, idle in (
+            ([each.kind for each in schedule.faults], result.idle_faults),
+            ([each.kind for each in schedule.events], result.idle_events),
+        ):
+            drawn.update(kinds)
+            struck.update(kind for number, kind in enumerate(kinds) if number not in idle)
+        rules.update(result.judged)
+        ends.update(result.ends)
+    known = {"faults": get_args(FaultKind), "events": get_args(EventKind)}
+    lines = [
+        f"{what} that struck, of those drawn: "
+        + ", ".join(f"{kind} {struck[kind]}/{drawn[kind]}" for kind in of)
+        for what, of in known.items()
+    ]
+    asked = [rule.id for rule in (*RULES, *ENDINGS)]
+    lines.append("requests judged: " + ", ".join(f"{rule} {rules[rule]:,}" for rule in asked if rules[rule]))
+    lines.append("work ended: " + ", ".join(f"{end} {count}" for end, count in ends.most_common()))
+    never = [each for of in known.values() for each in of if not struck[each]]
+    never += [rule for rule in asked if not rules[rule]]
+    lines.append("never: " + (", ".join(never) or "-"))
+    return lines
+
+
+def time_left(done: int, total: int, passed_s: float) -> str:
+    """How far a campaign is, in words."""
+    left_s = passed_s / done * (total - done)
+    return f"{done} of {total}, about {left_s / 60:.0f} min left" if left_s >= 60 else f"{done} of {total}"
 
 
 def read_results(path: Path) -> list[Result]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from remediator.chaos.schedule import ControllerName, Schedule
 
 SHOWN_MAX = 5
+TOLD_EVERY = 10
 
 
 @click.group()
@@ -110,6 +111,7 @@ def run(
     Example: remediator chaos run --seeds 1..100 --workers 2 --results chaos.jsonl
     """
     campaign = _campaign()
+    from remediator.adapters.clock import SystemClock
     from remediator.chaos import results as book
 
     campaign.hush()
@@ -118,15 +120,21 @@ def run(
     done, left = book.parted(wanted, known)
     if done:
         click.echo(f"{len(done)} of {len(wanted)} histories stand in {results} already", err=True)
-    for outcome in book.kept(campaign.run(left, workers=workers), results):
+    clock = SystemClock()
+    began_s = clock.monotonic()
+    for number, outcome in enumerate(book.kept(campaign.run(left, workers=workers), results), start=1):
         _tell(outcome, output)
         done.append(book.result_of(outcome))
+        if number % TOLD_EVERY == 0:
+            click.echo(f"  {book.time_left(number, len(left), clock.monotonic() - began_s)}", err=True)
         if outcome.broken:
             path = campaign.keep(outcome, folder)
             click.echo(f"  again: remediator chaos replay {path}", err=True)
     if junit is not None:
         junit.write_bytes(book.junit(done))
     broken = sum(bool(each.broken) for each in done)
+    for line in book.coverage(done):
+        click.echo(line, err=True)
     click.echo(f"{len(done)} histories, {broken} broken", err=True)
     sys.exit(exits.CHECK_FAILED if broken else exits.OK)
 

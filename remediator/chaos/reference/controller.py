@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from remediator.chaos.reference.api import (
     BOOK,
+    FAULT,
     NODES,
     REPAIRS,
     TOUCHED,
@@ -176,7 +177,9 @@ class Controller:
             known = [repair for repair in repairs if repair["spec"]["uid"] == uid]
             if any(self._answers(repair) for repair in known):
                 continue
-            record = {"metadata": {"name": f"{uid}-{len(known)}"}, "spec": {"node": name, "uid": uid}}
+            why = {"from": "condition", "type": FAULT, "said": f"{FAULT}={condition(node)}"}
+            spec = {"node": name, "uid": uid, "why": [why]}
+            record = {"metadata": {"name": f"{uid}-{len(known)}"}, "spec": spec}
             made = await self._api.send("POST", REPAIRS, record)
             if made.ok:
                 repairs.append(made.body)

@@ -164,10 +164,16 @@ def test_kept_history_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[]", "Expected `object`"),
-        ('{"seed": 1, "colour": 2}', "unknown field `colour`"),
-        ('{"seed": 1, "faults": [{"kind": "Flood", "fromS": 1, "toS": 2}]}', r"Invalid enum value 'Flood'"),
-        ('{"seed": 1, "events": [{"kind": "Xid", "atS": -1}]}', r"\$.events\[0\].atS"),
+        ("[]", "1:1: expected a mapping, found a list"),
+        ('{"seed": 1, "colour": 2}', "1:13: colour: unknown key 'colour'"),
+        (
+            '{"seed": 1, "faults": [{"kind": "Flood", "fromS": 1, "toS": 2}]}',
+            r"faults\[0\].kind: 'Flood'",
+        ),
+        (
+            '{"seed": 1, "events": [{"kind": "Xid", "atS": -1}]}',
+            r"1:47: events\[0\].atS: -1 is out of",
+        ),
     ],
 )
 def test_file_that_is_no_history_is_refused_by_field(tmp_path: Path, text: str, said: str) -> None:

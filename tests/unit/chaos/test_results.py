@@ -12,7 +12,8 @@ import pytest
 
 from remediator import __version__
 from remediator.chaos import campaign
-from remediator.chaos.results import Result, junit, parted, read_results
+from remediator.chaos.results import Result, coverage, junit, parted, read_results, time_left
+from remediator.chaos.schedule import Event, Fault, Schedule
 from remediator.cli.exits import CHECK_FAILED, WRONG_USAGE
 from remediator.errors import InputError
 
@@ -39,6 +40,8 @@ def test_run_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     assert second.stdout.startswith("seed 3: ")
     found = read_results(path)
     assert [each.schedule.seed for each in found] == [1, 2, 3]
+    assert "requests judged: " in second.stderr
+    assert "never: " in second.stderr
     suite = ElementTree.fromstring((tmp_path / "all.xml").read_bytes())
     assert suite.get("tests") == "3"
     assert int(suite.get("failures", "0")) == sum(bool(each.broken) for each in found) > 0
@@ -75,3 +78,39 @@ def test_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_results(path) == [result]
     assert read_results(tmp_path / "none.jsonl") == []
     assert b'message="S4"' in junit([result])
+
+
+def test_coverage_says_what_struck_and_what_never_did() -> None:
+    """A rule that judged nothing, and a fault that struck nobody, have not been tried."""
+    faults = (Fault(kind="Slow", from_s=1, to_s=2), Fault(kind="Conflict", from_s=1, to_s=2))
+    schedule = Schedule(
+        seed=1, faults=faults, events=(Event(kind="Xid", node="a"), Event(kind="Clear", node="a"))
+    )
+    results = [
+        Result(
+            schedule=schedule,
+            version="1",
+            idle_faults=(1,),
+            idle_events=(0,),
+            judged={"S1": 1_200},
+            ends={"Returned": 2, "Failed": 1},
+        ),
+        Result(schedule=schedule, version="1", judged={"S1": 34}, ends={"Returned": 1}),
+    ]
+    faults_line, events_line, judged, ends, never = coverage(results)
+
+    assert "Slow 2/2" in faults_line
+    assert "Conflict 1/2" in faults_line
+    assert "Xid 1/2" in events_line
+    assert judged == "requests judged: S1 1,234"
+    assert ends == "work ended: Returned 3, Failed 1"
+    assert "TooMany" in never
+    assert not {"Slow", "Xid", "Clear", "S1"} & set(never.removeprefix("never: ").split(", "))
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "passed_s", "said"),
+    [(10, 100, 60.0, "10 of 100, about 9 min left"), (99, 100, 60.0, "99 of 100"), (5, 5, 9.0, "5 of 5")],
+)
+def test_time_left_is_by_what_was_done(done: int, total: int, passed_s: float, said: str) -> None:
+    assert time_left(done, total, passed_s) == said
