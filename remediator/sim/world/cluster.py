@@ -14,6 +14,7 @@ from remediator.sim.refusal import Json
 from remediator.sim.server import Server, nowhere
 from remediator.sim.world.budgets import Budgets
 from remediator.sim.world.exporters import SimPages
+from remediator.sim.world.garbage import GarbageCollector
 from remediator.sim.world.kubelets import Kubelets
 from remediator.sim.world.lifecycle import NodeLifecycle, PodGc, TaintEviction
 from remediator.sim.world.machines import Machines
@@ -59,6 +60,7 @@ class Cluster:
             self.scheduler,
             TaintEviction(self.server, clock),
             PodGc(self.server, clock),
+            GarbageCollector(self.server, clock),
             Budgets(self.server, clock),
             ReplicaSets(self.server, clock),
             Deployments(self.server, clock),

@@ -167,7 +167,7 @@ class Deployments(Part):
     def work(self, key: str) -> None:
         namespace, name = key.split("/")
         entry = self._mine.get((namespace, name))
-        if entry is None:
+        if entry is None or "deletionTimestamp" in entry.obj["metadata"]:
             return
         obj, replicas = entry.obj, entry.obj["spec"].get("replicas", 1)
         made = self._sets.get((namespace, f"{name}-1"))
@@ -313,7 +313,7 @@ class Jobs(PodKeeper):
         self.say(obj, {"active": 0, "succeeded": done, "failed": failed, "conditions": [condition]})
 
     def _sweep(self, obj: Json) -> None:
-        """After its time to live a finished Job goes, and its pods with it."""
+        """After its time to live a finished Job goes; its pods are the garbage collector's."""
         ttl = obj["spec"].get("ttlSecondsAfterFinished")
         if ttl is None:
             return
@@ -321,8 +321,6 @@ class Jobs(PodKeeper):
         if wire_time(self.clock.now()) < _after(ended, ttl):
             self.wake(key_of(obj), ttl + 1.0)
             return
-        for pod in self.pods_of(obj):
-            self.drop_pod(pod)
         meta = obj["metadata"]
         self.actor.send("DELETE", f"/apis/batch/v1/namespaces/{meta['namespace']}/jobs/{meta['name']}")
 

@@ -305,3 +305,73 @@ def test_part_that_is_down_catches_up_when_it_is_back() -> None:
         assert scene.phases("web") == {"Running"}
 
     play(story)
+
+
+DEPLOYMENT = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/web"
+SETS = f"/apis/apps/v1/namespaces/{NAMESPACE}/replicasets"
+
+
+def sets(scene: Scene) -> list[Json]:
+    found = scene.cluster.get(SETS)
+    assert found is not None
+    return list(found["items"])
+
+
+def delete(scene: Scene, policy: str) -> None:
+    code, _ = scene.cluster.admin.send("DELETE", DEPLOYMENT, {"propagationPolicy": policy})
+    assert code == 200
+
+
+def test_what_an_object_owned_goes_after_it() -> None:
+    async def story(scene: Scene) -> None:
+        scene.cluster.apply([deployment("web", 2, pool="infer")])
+        await scene.clock.sleep(5)
+        assert (len(sets(scene)), len(scene.pods("web"))) == (1, 2)
+        delete(scene, "Background")
+        assert scene.cluster.get(DEPLOYMENT) is None
+        await scene.clock.sleep(60)
+        assert (sets(scene), scene.pods("web")) == ([], [])
+
+    play(story)
+
+
+def test_owner_that_waits_for_what_it_owned_goes_last() -> None:
+    async def story(scene: Scene) -> None:
+        scene.cluster.apply([deployment("web", 2, pool="infer")])
+        await scene.clock.sleep(5)
+        delete(scene, "Foreground")
+        await scene.clock.sleep(0.1)
+        assert scene.cluster.get(DEPLOYMENT) is not None
+        await scene.clock.sleep(60)
+        assert scene.cluster.get(DEPLOYMENT) is None
+        assert (sets(scene), scene.pods("web")) == ([], [])
+
+    play(story)
+
+
+def test_what_is_orphaned_lives_on_without_its_owner() -> None:
+    async def story(scene: Scene) -> None:
+        scene.cluster.apply([deployment("web", 2, pool="infer")])
+        await scene.clock.sleep(5)
+        delete(scene, "Orphan")
+        await scene.clock.sleep(60)
+        assert scene.cluster.get(DEPLOYMENT) is None
+        (left,) = sets(scene)
+        assert not left["metadata"].get("ownerReferences")
+        assert len(scene.pods("web")) == 2
+
+    play(story)
+
+
+def test_pod_that_comes_after_its_owner_is_gone_is_garbage() -> None:
+    async def story(scene: Scene) -> None:
+        owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "old", "uid": "gone"}
+        pod = {
+            "metadata": {"name": "late", "ownerReferences": [owner]},
+            "spec": {"containers": [{"name": "c", "image": "i"}]},
+        }
+        assert scene.cluster.admin.send("POST", PODS, pod)[0] == 201
+        await scene.clock.sleep(2)
+        assert scene.cluster.get(f"{PODS}/late") is None
+
+    play(story)
