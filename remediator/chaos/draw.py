@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -17,6 +17,11 @@ FAULT_KINDS: Final[tuple[FaultKind, ...]] = (
     "Conflict", "TooMany", "ErrorBefore", "ErrorAfter", "LostReply", "Unanswered", "WatchEnds", "WatchBreaks",
     "WatchHangs", "HistoryGone", "CacheHangs", "Slow",
 )  # fmt: skip
+TIMED: Final[Mapping[FaultKind, tuple[float, ...]]] = {
+    "TooMany": (0.0, 1.0, 2.0, 5.0),
+    "Slow": (0.0, 1.0, 2.0, 5.0),
+    "WatchLate": (0.5, 2.0, 5.0),
+}
 XIDS: Final = (79, 48, 64, 119, 13, 31)
 TROUBLES: Final = ("down", "html", "empty", "malformed", "truncate", "endless", "binary", "stale")
 PARTS: Final = ("scheduler", "lifecycle", "kubelets", "controllers")
@@ -28,14 +33,16 @@ class Words:
 
     ``breaks`` break machines: one of them comes first. ``others`` happen around them. ``conditions`` are
     TYPE=STATUS, set by a problem detector. ``resources`` are the controller's own kinds, at whose requests
-    faults strike beside those of everybody. ``events`` and ``faults`` of the API are how many at least and at
-    most; ``calm_s`` is the longest that it may take until nothing is under way any more.
+    faults strike beside those of everybody; ``strikes`` are kinds of these faults. ``events`` and
+    ``faults`` of the API are how many at least and at most; ``calm_s`` is the longest that it may take
+    until nothing is under way any more.
     """
 
     breaks: tuple[EventKind, ...]
     others: tuple[EventKind, ...]
     conditions: tuple[str, ...]
     resources: tuple[str, ...]
+    strikes: tuple[FaultKind, ...] = FAULT_KINDS
     events: tuple[int, int] = (3, 8)
     faults: tuple[int, int] = (2, 6)
     calm_s: float = 21_600.0
@@ -86,7 +93,7 @@ def _after(rng: Random, events: Sequence[Event], nodes: Sequence[str]) -> tuple[
 
 def _fault(rng: Random, events: Sequence[Event], words: Words) -> Fault:
     """Three of four strike shortly after something has happened: before, there is little to strike."""
-    kind = rng.choice(FAULT_KINDS)
+    kind = rng.choice(words.strikes)
     from_s = round(rng.uniform(0, STORM_S * 0.8), 1)
     if rng.random() < 0.75:
         from_s = round(rng.choice(events).at_s + rng.uniform(0, 60), 1)
@@ -97,7 +104,7 @@ def _fault(rng: Random, events: Sequence[Event], words: Words) -> Fault:
         to_s=round(from_s + lasts_s, 1),
         share=rng.choice((0.05, 0.2, 0.5, 0.8, 1.0)),
         on=rng.choice((*COMMON, *words.resources)),
-        seconds=rng.choice((0.0, 1.0, 2.0, 5.0)) if kind in ("TooMany", "Slow") else 0.0,
+        seconds=rng.choice(TIMED[kind]) if kind in TIMED else 0.0,
     )
 
 

@@ -14,12 +14,17 @@ import msgspec
 
 from remediator.adapters.kube.wire import close_lines
 from remediator.app.relay import Call, Relay, WatchCall
-from remediator.chaos.schedule import AT_SERVER, WATCHES, Fault
+from remediator.chaos.schedule import AT_SERVER, OF_WRITES, WATCHES, Fault
 from remediator.errors import TransientError
 from remediator.ports import Clock, Response, Transport
 from remediator.sim.refusal import Refused
 
 SERVER_ERRORS: Final = ((500, "InternalError"), (503, "ServiceUnavailable"), (504, "Timeout"))
+PAGE: Final = b"<html><body>502 Bad Gateway</body></html>"
+CHANGES: Final[Mapping[str, tuple[str, ...]]] = {
+    "Conflict": ("PUT", "PATCH"),
+    "Denied": ("POST", "PUT", "PATCH", "DELETE"),
+}
 AMBIGUOUS: Final = ((500, "InternalError"), (504, "Timeout"))
 
 
@@ -74,10 +79,16 @@ class FaultyTransport(Relay):
             return reply
         if fault.kind == "LostReply":
             raise TransientError(f"{call.what}: connection reset (chaos)")
+        if fault.kind == "Garbled":
+            return Response(reply.status, reply.headers, self._garbled(reply.body))
         if fault.kind == "ErrorAfter":
             code, reason = self._rng.choice(AMBIGUOUS)
             return refusal(Refused(code, reason, "the server's reply was lost (chaos)"))
         return reply
+
+    def _garbled(self, body: bytes) -> bytes:
+        """Cut off, another program's page, or bytes that are no text."""
+        return self._rng.choice((body[: len(body) // 2], PAGE, b"\xff\xfe" + body[2:], b""))
 
     async def _late(self, fault: Fault, timeout_s: float, what: str) -> None:
         if fault.seconds >= timeout_s:
@@ -91,6 +102,10 @@ class FaultyTransport(Relay):
             case "Conflict":
                 name = path.rstrip("/").rpartition("/")[2]
                 return Refused(409, "Conflict", f'Operation cannot be fulfilled on "{name}" (chaos)')
+            case "Denied":
+                return Refused(403, "Forbidden", 'admission webhook "chaos.test" denied the request')
+            case "Unauthorized":
+                return Refused(401, "Unauthorized", "Unauthorized")
             case "TooMany":
                 after_s = int(fault.seconds) if fault.seconds >= 1 else None
                 return Refused(429, "TooManyRequests", "too many requests (chaos)", retry_after_s=after_s)
@@ -111,7 +126,11 @@ class FaultyTransport(Relay):
                 if fault is not None and fault.kind == "WatchHangs":
                     await self._clock.sleep(idle_s)
                     raise TransientError(f"{what}: silent for {idle_s:g} s (chaos)")
+                if fault is not None and fault.kind == "WatchLate":
+                    await self._clock.sleep(min(fault.seconds, idle_s))
                 yield line
+                if fault is not None and fault.kind == "WatchRepeats":
+                    yield line
         finally:
             await close_lines(lines)
 
@@ -121,7 +140,7 @@ class FaultyTransport(Relay):
         for number, fault in self._faults:
             if not fault.from_s <= now < fault.to_s or (fault.kind in WATCHES) is not watch:
                 continue
-            if fault.kind == "Conflict" and method not in ("PUT", "PATCH"):
+            if fault.kind in OF_WRITES and method not in CHANGES[fault.kind]:
                 continue
             if fault.verb and fault.verb != method:
                 continue

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from remediator.app.lifeline import Wrap, as_it_is
 from remediator.app.simulation import Simulation, enforcing, shipped_objects
-from remediator.chaos.draw import AROUND, Words
+from remediator.chaos.draw import AROUND, FAULT_KINDS, Words
 from remediator.chaos.profile import Budget, Profile, Reboots, load_profile
 from remediator.chaos.subject import Candidate, Process, Subject
 from remediator.fleet.layout import INFER, TRAIN
@@ -32,6 +32,7 @@ WORDS: Final = Words(
     others=(*AROUND, "PagesLie", "PageTrouble", "Heal"),
     conditions=("KernelDeadlock=True", "ReadonlyFilesystem=True", "FrequentKubeletRestart=True"),
     resources=("remediations", "remediationpolicies"),
+    strikes=(*FAULT_KINDS, "Garbled", "Denied", "Unauthorized", "WatchRepeats", "WatchLate"),
 )
 
 

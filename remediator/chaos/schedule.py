@@ -21,9 +21,14 @@ FaultKind = Literal[
     "Conflict",  # F1: 409 of a write that was well
     "TooMany",  # F2: 429, with or without Retry-After
     "ErrorBefore",  # F3: 500, 503 or 504, nothing was done
+    "Unauthorized",  # F29: 401, as of a token that has run out
+    "Denied",  # F27: 403 of an admission webhook, for a write
     "ErrorAfter",  # F4: 500 or 504, and it was done
     "LostReply",  # F4: the connection broke after it was done
     "Unanswered",  # F5: nothing comes back before the client gives up
+    "Garbled",  # F12: what was done is answered with something that is no JSON
+    "WatchRepeats",  # F8: an event comes twice
+    "WatchLate",  # F8: events come ``seconds`` late, in their order
     "WatchEnds",  # F6: closed as the server does
     "WatchBreaks",  # F6: reset
     "WatchHangs",  # F6: half open, nobody says anything
@@ -35,7 +40,9 @@ FaultKind = Literal[
 AT_SERVER: Final = frozenset(("HistoryGone", "CacheHangs"))
 # What happens to whoever leads, and to no node.
 LEADERS: Final = frozenset(("KillLeader", "StopLeader", "HaltLeader", "ClockJump"))
-WATCHES: Final = frozenset(("WatchEnds", "WatchBreaks", "WatchHangs"))
+WATCHES: Final = frozenset(("WatchEnds", "WatchBreaks", "WatchHangs", "WatchRepeats", "WatchLate"))
+# Faults of requests that would change something.
+OF_WRITES: Final = frozenset(("Conflict", "Denied"))
 
 EventKind = Literal[
     "Xid",  # a page shows the XID ``value`` on GPU 0

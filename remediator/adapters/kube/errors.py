@@ -58,6 +58,13 @@ class Status(msgspec.Struct, frozen=True):
 _decoder = msgspec.json.Decoder(Status)
 
 
+class _Returned(msgspec.Struct):
+    """Any object; reading it proves that the answer is whole."""
+
+
+_returned = msgspec.json.Decoder(_Returned)
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A reply that is not a success, read once.
@@ -140,13 +147,16 @@ def classify_write(response: Response, what: str) -> Written:
     Returns:
         ``APPLIED`` on 2xx with the returned object; ``REFUSED`` on 409, 429, 401, the 404 of an
         object, the fencing policy's denial and the eviction 500 for two budgets; ``UNKNOWN`` on
-        408 and any other 5xx, because the server may have committed.
+        408 and any other 5xx, because the server may have committed, and where the object that it
+        returned can't be read: something between it and us has spoilt the answer.
 
     Raises:
         PermanentError: 400, 403, 405, 413, 415, 422, a kind that is not served, a redirect.
 
     Source: Kubernetes docs, "API-initiated Eviction"; the eviction 500 has no reason, only text.
     """
+    if 200 <= response.status < 300 and not _is_object(response.body):
+        return Written(Outcome.UNKNOWN, message=f"HTTP {response.status}: the answer can't be read")
     if 200 <= response.status < 300:
         return Written(Outcome.APPLIED, body=response.body)
     verdict = read_verdict(response)
@@ -157,6 +167,14 @@ def classify_write(response: Response, what: str) -> Written:
     if response.status == 408 or response.status >= 500:
         return Written(Outcome.UNKNOWN, message=message, retry_after_s=verdict.retry_after_s)
     raise PermanentError(describe(verdict, what), status=response.status)
+
+
+def _is_object(body: bytes) -> bool:
+    try:
+        _returned.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def unanswered(error: TransientError) -> Written:

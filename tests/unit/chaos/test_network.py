@@ -66,7 +66,13 @@ def now(kind: Any, **more: Any) -> Fault:
 
 @pytest.mark.parametrize(
     ("kind", "codes"),
-    [("Conflict", {409}), ("TooMany", {429}), ("ErrorBefore", {500, 503, 504})],
+    [
+        ("Conflict", {409}),
+        ("TooMany", {429}),
+        ("ErrorBefore", {500, 503, 504}),
+        ("Unauthorized", {401}),
+        ("Denied", {403}),
+    ],
 )
 def test_refusal_reaches_no_server(kind: str, codes: set[int]) -> None:
     async def story() -> None:
@@ -206,3 +212,39 @@ def test_server_that_refuses_writes_it_down() -> None:
     records = [msgspec.json.decode(line) for line in log]
     assert [(each["verb"], each["responseStatus"]["code"]) for each in records][:1] == [("create", 429)]
     assert records[0]["objectRef"]["resource"] == "nodes"
+
+
+def test_garbled_answer_is_of_something_that_was_done() -> None:
+    async def story() -> None:
+        scene = Scene(now("Garbled"))
+        bodies = {(await scene.patch()).body for _ in range(20)}
+        assert len(scene.server.asked) == 20
+        assert b"<html><body>502 Bad Gateway</body></html>" in bodies
+        assert len(bodies) > 2
+
+    play(story)
+
+
+def test_reads_are_not_denied() -> None:
+    async def story() -> None:
+        scene = Scene(now("Denied"))
+        assert (await scene.patch(method="GET")).status == 200
+        assert scene.fired == {}
+
+    play(story)
+
+
+def test_watch_that_repeats_shows_each_event_twice() -> None:
+    async def story() -> None:
+        assert await Scene(now("WatchRepeats")).lines() == [b"1", b"1", b"2", b"2", b"3", b"3"]
+
+    play(story)
+
+
+def test_watch_that_is_late_keeps_the_order() -> None:
+    async def story() -> None:
+        scene = Scene(now("WatchLate", seconds=2.0))
+        assert await scene.lines() == [b"1", b"2", b"3"]
+        assert scene.clock.monotonic() == pytest.approx(6.0)
+
+    play(story)

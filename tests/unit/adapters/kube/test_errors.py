@@ -29,6 +29,9 @@ def a_reply(status: int, message: str = "", reason: str = "", **details: object)
     [
         (Response(200, {}, b"{}"), Outcome.APPLIED, Refusal.NONE),
         (Response(201, {}, b"{}"), Outcome.APPLIED, Refusal.NONE),
+        (Response(200, {}, b'{"metadata": {"na'), Outcome.UNKNOWN, Refusal.NONE),
+        (Response(200, {}, b"<html>welcome</html>"), Outcome.UNKNOWN, Refusal.NONE),
+        (Response(201, {}, b""), Outcome.UNKNOWN, Refusal.NONE),
         (a_reply(409, "was modified", "Conflict", name="a"), Outcome.REFUSED, Refusal.CONFLICT),
         (a_reply(409, 'pods "a" already exists', "AlreadyExists", name="a"), Outcome.REFUSED, Refusal.EXISTS),
         (a_reply(404, 'nodes "a" not found', "NotFound", name="a"), Outcome.REFUSED, Refusal.GONE),
