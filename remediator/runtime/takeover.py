@@ -14,6 +14,7 @@ import structlog
 
 from remediator.errors import PermanentError
 from remediator.model.action import Attribution, PatchNode
+from remediator.model.keys import ANNOTATION_TERM
 from remediator.ports import Clock, Outcome, Refusal, Writer
 from remediator.runtime.replies import resource_version, version_after
 from remediator.runtime.world import World
@@ -65,8 +66,8 @@ class Takeover:
         deadline = self._clock.monotonic() + TOUCH_WITHIN_S
         while self._clock.monotonic() < deadline:
             node = self._world.node(name)
-            if node is None:
-                return
+            if node is None or node.annotations.get(ANNOTATION_TERM) == str(self.term):
+                return  # gone, or touched by a try whose answer was lost
             # The writer adds the term, which no node carries yet: the version changes.
             action = PatchNode(node.name, node.uid, node.resource_version, {})
             try:
