@@ -19,7 +19,7 @@ from remediator.app.simulation import ACCOUNT, Simulation, enforcing, shipped_ob
 from remediator.errors import PermanentError
 from remediator.fleet.dcgm_fields import TELLING
 from remediator.fleet.layout import build_fleet
-from remediator.fleet.workloads import Workload, workload_objects
+from remediator.fleet.workloads import filling, workload_objects
 from remediator.sim.audit import Sink
 from remediator.sim.front.http import PAGES, Front
 from remediator.sim.loop import VirtualClock
@@ -90,9 +90,7 @@ async def serve(
         await front.start(wanted.port)
         _point_at_pages(cluster, front.url)
         if wanted.workload:
-            full = wanted.racks * (wanted.per_rack - 2)
-            gang = min(4, full)
-            cluster.apply(workload_objects(Workload(trainers=full - gang, gang=gang, frontends=wanted.racks)))
+            cluster.apply(workload_objects(filling(wanted.racks, wanted.per_rack)))
         path = _write_kubeconfig(wanted.directory, front.url, keys)
         tell(f"serving {len(specs)} nodes at {front.url}, {wanted.speed:g} times as fast as life")
         tell(f'export KUBECONFIG="{path}"')
@@ -146,7 +144,6 @@ def _write_kubeconfig(directory: Path, url: str, keys: Mapping[str, str]) -> Pat
     }
     path = directory / "kubeconfig"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         path.write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
     except OSError as error:

@@ -26,7 +26,7 @@ from remediator.errors import PermanentError, TransientError
 from remediator.fleet.dcgm_fields import TELLING
 from remediator.fleet.layout import build_fleet
 from remediator.fleet.node_objects import LABEL_POOL
-from remediator.fleet.workloads import Workload, workload_objects
+from remediator.fleet.workloads import filling, workload_objects
 from remediator.ports import Transport
 from remediator.sim.audit import Sink
 from remediator.sim.loop import run_virtual, virtual_clock
@@ -36,7 +36,6 @@ from remediator.sim.transport import SimTransport
 
 SETTLE_S: Final = 60.0
 RESTART_S: Final = 5.0  # a kubelet's first pause before it starts a process again
-GANG: Final = 4
 LOOK_S: Final = 60.0
 QUIET_S: Final = 900.0
 
@@ -118,8 +117,7 @@ class _History:
         self._subject = self._candidate.open(self._clock, seed=schedule.seed, specs=specs, audit=self._record)
         cluster = self._subject.cluster
         cluster.machines.exporters.show_only(TELLING)  # whole pages would be most of the work
-        full = schedule.racks * (schedule.per_rack - 2)
-        cluster.apply(workload_objects(Workload(trainers=full - GANG, gang=GANG, frontends=schedule.racks)))
+        cluster.apply(workload_objects(filling(schedule.racks, schedule.per_rack)))
         keepers = [asyncio.create_task(self._keep(number)) for number in range(schedule.replicas)]
         await self._clock.sleep(SETTLE_S)
         self._began_s = self._clock.monotonic()

@@ -13,6 +13,7 @@ import click
 
 from remediator.cli.connection import carry_out, connected, open_cluster
 from remediator.cli.exits import RUNTIME_ERROR, WRONG_USAGE, Stop
+from remediator.errors import PermanentError
 
 if TYPE_CHECKING:
     from remediator.app.served import Wanted
@@ -121,10 +122,14 @@ async def _serve(wanted: Wanted) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     clock = virtual_clock(start=SystemClock().now())
-    wanted.directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        log = stack.enter_context((wanted.directory / "controller.log").open("w", encoding="utf-8"))
-        audit = stack.enter_context((wanted.directory / "audit.log").open("wb"))
+        try:
+            wanted.directory.mkdir(parents=True, exist_ok=True)
+            log = stack.enter_context((wanted.directory / "controller.log").open("w", encoding="utf-8"))
+            audit = stack.enter_context((wanted.directory / "audit.log").open("wb"))
+        except OSError as error:
+            said = f"{wanted.directory}: {error.strerror}; choose another --directory"
+            raise PermanentError(said) from error
         configure_logs("info", json=True, stream=log, clock=clock)
         await serve_cluster(
             wanted,

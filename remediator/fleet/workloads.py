@@ -19,6 +19,7 @@ IMAGE: Final = "registry.example.com/workload:v1"
 
 DEPLOYMENT: Final = "trainers"
 GANG: Final = "gang"
+SMALL_GANG: Final = 4  # pods
 STATEFUL_SET: Final = "frontend"
 BUDGET: Final = "frontend"
 AGENT_EVERYWHERE: Final = "node-agent"  # tolerates every taint
@@ -40,6 +41,13 @@ class Workload:
     def pods(self, nodes: int) -> int:
         """How many pods there are in all on a fleet of ``nodes`` nodes."""
         return self.trainers + self.gang + self.frontends + (2 * nodes if self.daemon_sets else 0)
+
+
+def filling(racks: int, per_rack: int) -> Workload:
+    """What fills the training pool of a fleet with one node for inference and one spare in each rack."""
+    full = racks * (per_rack - 2)
+    gang = min(SMALL_GANG, full)
+    return Workload(trainers=full - gang, gang=gang, frontends=racks)
 
 
 def workload_objects(workload: Workload) -> tuple[Object, ...]:

@@ -18,6 +18,7 @@ from remediator.fleet.machines import machine_for
 from remediator.fleet.node_objects import LABEL_ASSET, LABEL_CLIQUE, LABEL_POOL, LABEL_RACK, node_object
 from remediator.fleet.workloads import (
     Workload,
+    filling,
     workload_objects,
 )
 from remediator.testbed.node_edits import is_settled, lifecycle_taints, status_of
@@ -160,3 +161,12 @@ def test_workload_fills_the_training_pool_to_the_last_gpu():
         assert limits == {"nvidia.com/gpu": "8"}
     assert by_kind["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
     assert Workload().pods(66) == 182
+
+
+@pytest.mark.parametrize(
+    ("racks", "per_rack", "trainers", "gang"), [(8, 8, 44, 4), (1, 5, 0, 3), (1, 3, 0, 1)]
+)
+def test_workload_of_any_fleet_fills_its_training_pool(racks, per_rack, trainers, gang):
+    """Of a fleet that is smaller than the gang, the gang is all there is room for."""
+    found = filling(racks, per_rack)
+    assert (found.trainers, found.gang, found.frontends) == (trainers, gang, racks)
