@@ -88,6 +88,11 @@ FIGURES: Final[Mapping[str, Figure]] = MappingProxyType(
             large=True,
         ),
         "idle_requests": Figure("API requests while nothing happens.", idle_requests.measure),
+        "idle_requests_1000": Figure(
+            "API requests while nothing happens, 1,000 nodes of 20 KB.",
+            partial(idle_requests.measure, nodes=1_000),
+            large=True,
+        ),
         "idle_requests_3000": Figure(
             "API requests while nothing happens, 3,000 nodes of 20 KB.",
             partial(idle_requests.measure, nodes=3_000),

@@ -362,18 +362,9 @@ def interleavings(depth: int, workers: int) -> None:
 
 
 def _campaign() -> ModuleType:
-    """What plays histories; a controller that is deployed has no simulator.
-
-    Raises:
-        Stop: its packages are not there.
-    """
-    try:
+    """What plays histories."""
+    with exits.simulator_packages():
         from remediator.chaos import campaign
-    except ModuleNotFoundError as error:
-        if error.name not in ("jsonpatch", "jsonschema_rs"):
-            raise
-        message = f"the simulator needs the package `{error.name}`: pip install 'remediator[sim]'"
-        raise Stop(message) from error
     return campaign
 
 

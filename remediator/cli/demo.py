@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from remediator.cli.exits import RUNTIME_ERROR, Stop
+from remediator.cli.exits import RUNTIME_ERROR, Stop, simulator_packages
 
 if TYPE_CHECKING:
     from remediator.demo.play import Watcher
@@ -65,15 +65,10 @@ def demo(
 
 
 def _play_simulated(seed: int, speed: float, no_tty: bool, record: Path | None) -> None:
-    try:
+    with simulator_packages():
         from remediator.chaos.campaign import hush
         from remediator.demo.play import Watcher, play
         from remediator.demo.scoreboard import scoreboard
-    except ModuleNotFoundError as error:
-        if error.name not in ("jsonpatch", "jsonschema_rs"):
-            raise
-        message = f"the demo needs the package `{error.name}`: pip install 'remediator[sim]'"
-        raise Stop(message) from error
     hush()
     with ExitStack() as opened:
         watcher = _watcher(opened, speed, no_tty, record)

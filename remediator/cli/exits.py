@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from remediator.errors import RemediatorError
@@ -24,3 +26,19 @@ class Stop(RemediatorError):
     def __init__(self, message: str, code: int = RUNTIME_ERROR) -> None:
         super().__init__(message)
         self.code = code
+
+
+@contextmanager
+def simulator_packages() -> Iterator[None]:
+    """Import what needs the simulator in here: a controller that is deployed has none.
+
+    Raises:
+        Stop: its packages are not there.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("jsonpatch", "jsonschema_rs"):
+            raise
+        message = f"the simulator needs the package `{error.name}`: pip install 'remediator[sim]'"
+        raise Stop(message) from error

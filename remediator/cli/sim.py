@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from remediator.cli.connection import carry_out, connected, open_cluster
-from remediator.cli.exits import RUNTIME_ERROR, WRONG_USAGE, Stop
+from remediator.cli.exits import RUNTIME_ERROR, WRONG_USAGE, Stop, simulator_packages
 from remediator.errors import PermanentError
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ def serve(
 
     Example: remediator sim serve --enforce --speed 10
     """
-    from remediator.app.served import Wanted
-    from remediator.sim.loop import run_scaled
-
+    with simulator_packages():
+        from remediator.app.served import Wanted
+        from remediator.sim.loop import run_scaled
     wanted = Wanted(
         directory=directory, racks=racks, per_rack=per_rack, replicas=replicas, enforce=enforce,
         workload=workload, speed=speed, seed=seed, port=port,

@@ -209,9 +209,10 @@ def test_command_plays_keeps_and_replays(tmp_path: Path) -> None:
     assert "seed 3: L1" in broken.stdout
 
 
-def test_command_without_the_simulators_packages_names_them() -> None:
+@pytest.mark.parametrize("command", ["chaos run --seeds 1", "sim serve", "demo --no-tty"])
+def test_command_without_the_simulators_packages_names_them(command: str) -> None:
     without = "import sys; sys.modules['jsonpatch'] = None; from remediator.cli import main; main()"
-    words = [sys.executable, "-c", without, "chaos", "run", "--seeds", "1"]
+    words = [sys.executable, "-c", without, *command.split()]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 1
