@@ -6,16 +6,14 @@ import pytest
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from remediator.core.ledger import overlay
 from remediator.core.run import decide_run
 from remediator.core.validity import faults_of
 from remediator.model.action import CreateJob, EvictPod
 from remediator.model.decision import Look
 from remediator.model.instant import write_instant
 from remediator.model.keys import TAINT_QUARANTINE
-from remediator.model.ledger import ManagedNodeStatus
 from remediator.model.playbook import DrainStep, Step
-from remediator.model.remediation import NodeRef, RemediationStatus, RunState, StepStatus
+from remediator.model.remediation import RemediationStatus, RunState, StepStatus
 from remediator.model.views import PdbView
 from tests.unit.core.builders import (
     HARD,
@@ -24,11 +22,9 @@ from tests.unit.core.builders import (
     a_node,
     a_playbook,
     a_pod,
-    a_policy,
     a_run,
     a_view,
     at,
-    quarantined,
     text,
 )
 from tests.unit.core.tiny_world import (
@@ -464,41 +460,6 @@ def test_run_of_a_hard_fault_is_not_raised_again():
     move = decide_run(a_view(*HARD, hard_fault="gpu.bus: xid 79"))
 
     assert move.save is None or not move.save.raised_by
-
-
-def test_run_whose_fault_is_over_fences_nothing():
-    """Before anything was done it ends as if it had never been granted."""
-    save = decide_run(a_view(*HARD, fault_over=True)).save
-
-    assert save is not None
-    assert (save.state, save.reason) == ("NotGranted", "FaultOver")
-
-
-def test_run_whose_fault_is_over_after_the_hand_over_leaves_the_spare_where_it_serves():
-    """Nobody said No, so nobody is kept away from the machine afterwards."""
-    begun = "2026-11-22T00:00:00Z"
-    steps = (
-        StepStatus(id="swap", action="swap", state="Done", started_at=begun),
-        StepStatus(id="fence", action="quarantine", state="Intent", started_at=begun),
-    )
-    status = RemediationStatus(state="HandedOver", steps=steps, spare=NodeRef(name="spare-1", uid="u"))
-    run = a_run(status=status)
-    save = decide_run(a_view(*SOFT, run=run, fault_over=True)).save
-
-    assert save is not None
-    assert (save.state, save.reason) == ("Cancelled", "FaultOver")
-    assert "spare-1 stays in pool train" in save.message
-    ended_ = replace(run, status=save)
-    assert overlay({"m": ManagedNodeStatus()}, [ended_], a_policy())["m"].veto_until == ""
-
-
-def test_run_whose_fault_is_over_goes_on_behind_its_fence():
-    """From then on the machine proves that it is well, or is repaired."""
-    node = quarantined(a_node())
-    move = decide_run(a_view(*HARD, node=node, fault_over=True))
-
-    assert move.save is not None
-    assert move.save.state != "NotGranted"
 
 
 def test_run_without_status_or_steps_is_granted():
