@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from email.utils import format_datetime
+from functools import partial
 from typing import Final, Self
 
 import msgspec
@@ -21,7 +22,7 @@ from remediator.sim.front.tables import as_table, as_table_event, wants_table
 from remediator.sim.kinds import Kind
 from remediator.sim.refusal import Json, Refused, unknown_path
 from remediator.sim.request import Request, User, find_route
-from remediator.sim.server import Answer, Server
+from remediator.sim.server import Server
 from remediator.sim.world.exporters import SimPages
 
 BODY_BYTES_MAX: Final = 3 << 20  # as the real server's
@@ -151,25 +152,27 @@ class Front:
             headers={name.lower(): value for name, value in http.headers.items()},
             body=await http.read(),
         )
-        shown = self._table_of(asked)
-        include = query.get("includeObject", "Metadata")
+        whole, line = self._forms(asked, core=kept is not None)
         if _is_watch(asked):
-            if shown is not None:
-                kind = shown
-                return await self._watch(
-                    http, asked, lambda line: as_table_event(kind, line, self._clock.now(), include=include)
-                )
-            return await self._watch(http, asked, core_events.core_line if kept else _as_it_is)
+            return await self._watch(http, asked, line)
         answer = self._server.handle(asked)
-        if answer.code < 300 and shown is not None:
-            body = as_table(shown, answer.body, self._clock.now(), include=include)
-        elif kept is not None:
-            body = core_events.core_body(answer.body)
-        else:
-            body = _with_core_events(path, answer)
+        body = whole(answer.body) if answer.code < 300 else answer.body
         # A client that reckons by the server's time, as ours does, is right at any speed.
         date = format_datetime(self._clock.now(), usegmt=True)
         return _json(answer.code, body, {**answer.headers, "Date": date})
+
+    def _forms(self, asked: Request, *, core: bool) -> tuple[_Form, _Form]:
+        """What becomes of an answer's body, and of a line of a watch."""
+        kind = self._table_of(asked)
+        if kind is not None:
+            now, include = self._clock.now, asked.query.get("includeObject", "Metadata")
+            return (
+                lambda body: as_table(kind, body, now(), include=include),
+                lambda line: as_table_event(kind, line, now(), include=include),
+            )
+        if core:
+            return core_events.core_body, core_events.core_line
+        return partial(_with_core_events, asked.path), _as_it_is
 
     def _table_of(self, asked: Request) -> Kind | None:
         """The kind that is to be shown as a table; None where objects are."""
@@ -213,11 +216,11 @@ def _as_it_is(body: bytes) -> bytes:
     return body
 
 
-def _with_core_events(path: str, answer: Answer) -> bytes:
-    """Discovery of core/v1 with the events that are kept elsewhere."""
-    if path != "/api/v1" or answer.code != 200:
-        return answer.body
-    listed = _decode(answer.body)
+def _with_core_events(path: str, body: bytes) -> bytes:
+    """Discovery of core/v1 with the events that are kept elsewhere; anything else as it is."""
+    if path != "/api/v1":
+        return body
+    listed = _decode(body)
     return _encode({**listed, "resources": [*listed["resources"], core_events.LISTED]})
 
 
