@@ -81,6 +81,7 @@ chaos: $(STAMP) ## the long run on the simulator: 500 histories, all crash point
 	$(BIN)/remediator chaos run --seeds 1..500 --workers 2
 	$(BIN)/remediator chaos crash-points --pairs 200 --workers 2
 	$(BIN)/remediator chaos interleavings --depth 4 --workers 2
+	$(BIN)/remediator chaos scenario --variants --workers 2
 
 .PHONY: test-oldest
 test-oldest: export REMEDIATOR_TESTBED_KUBERNETES = oldest

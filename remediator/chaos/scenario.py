@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 
 from remediator.adapters.files.single import parse_single, read_single
 from remediator.adapters.files.tree import Path as TreePath
@@ -74,6 +75,25 @@ def named(text: str) -> Scenario:
         fix = f"write a file, or one of {', '.join(known)}"
         raise InputError((Problem(text, 0, 0, "", "no such scenario", fix),))
     return _checked(*read_single(path, Scenario), str(path))
+
+
+def variants(scenario: Scenario) -> Iterator[Scenario]:
+    """The same with something changed that must not matter to what comes of it; each with a name of its own.
+
+    None of one that is there to break a rule: that may hang on its dice.
+    """
+    if scenario.expect.broken:
+        return
+    schedule = scenario.schedule
+    changed = {
+        "other dice": replace(schedule, seed=schedule.seed + 1),
+        "a replica less" if schedule.replicas > 1 else "a replica more": replace(
+            schedule, replicas=schedule.replicas - 1 if schedule.replicas > 1 else 2
+        ),
+        "a healthy rack more": replace(schedule, racks=schedule.racks + 1),
+    }
+    for what, each in changed.items():
+        yield replace(scenario, name=f"{scenario.name}, {what}", schedule=each)
 
 
 def failures(scenario: Scenario, outcome: Outcome) -> list[str]:

@@ -152,7 +152,13 @@ def list_scenarios() -> None:
 @chaos.command()
 @click.argument("names", nargs=-1, metavar="[NAME|FILE ...]")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
-def scenario(names: tuple[str, ...], workers: int) -> None:
+@click.option(
+    "--variants",
+    "varied",
+    is_flag=True,
+    help="Also with other dice, replicas and racks: the same has to come.",
+)
+def scenario(names: tuple[str, ...], workers: int, varied: bool) -> None:
     """Play scenarios, shipped ones by name or your own files, and compare with what they expect.
 
     Ends with 13 where something else came of one. A fault or an event that never struck is a failure too.
@@ -163,6 +169,8 @@ def scenario(names: tuple[str, ...], workers: int) -> None:
     from remediator.chaos import scenario as scenarios
 
     chosen = [scenarios.named(name) for name in names] if names else list(scenarios.shipped())
+    if varied:
+        chosen += [variant for each in chosen for variant in scenarios.variants(each)]
     campaign.hush()
     failed = 0
     outcomes = campaign.run([each.schedule for each in chosen], workers=workers)

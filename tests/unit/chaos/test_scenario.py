@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from remediator.chaos.history import Outcome, play
-from remediator.chaos.scenario import Expected, Scenario, failures, named, shipped
+from remediator.chaos.scenario import Expected, Scenario, failures, named, shipped, variants
 from remediator.errors import InputError
 
 SHORT = """\
@@ -26,6 +26,28 @@ schedule:
 def test_shipped_scenario_comes_out_as_it_says(scenario: Scenario) -> None:
     """Every fault and event of it has struck, every rule held, and the end is the one that stands there."""
     assert failures(scenario, play(scenario.schedule)) == []
+
+
+def test_variants_change_one_thing_each_and_ask_for_the_same() -> None:
+    """Other dice, another number of replicas, a rack more: none of them may matter."""
+    scenario = named("gpu-lost")
+    found = list(variants(scenario))
+
+    assert [each.name for each in found] == [
+        "gpu-lost, other dice",
+        "gpu-lost, a replica less",
+        "gpu-lost, a healthy rack more",
+    ]
+    assert {each.expect for each in found} == {scenario.expect}
+    assert len({each.schedule for each in found} | {scenario.schedule}) == 4
+    assert list(variants(named("a-bug-is-found"))) == []
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("variant", tuple(variants(named("gpu-lost"))), ids=lambda each: each.name)
+def test_variant_comes_out_the_same(variant: Scenario) -> None:
+    """Those of the other scenarios are played by `make chaos`."""
+    assert failures(variant, play(variant.schedule)) == []
 
 
 def an_outcome() -> Outcome:
