@@ -90,7 +90,12 @@ class ReasonStands(_Fences):
         wanted = self._begun_for.get(named[1]) if named is not None else None
         if wanted is None:
             return None
-        shown = {(each.type, each.status) for each in node.status.conditions}
+        # What the server answered: many logs keep no bodies of what kubelets and detectors write.
+        answered = shown_by(record)
+        if answered is None:
+            self.can_not_tell(record)
+            return None
+        shown = {(each.type, each.status) for each in answered.status.conditions}
         missing = " or ".join(sorted(f"{type_}={status}" for type_, status in wanted))
         return self.tell(None if wanted & shown else f"{node.metadata.name} does not show {missing} any more")
 

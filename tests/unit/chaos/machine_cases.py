@@ -35,9 +35,12 @@ def says(trace: Trace, status: str) -> None:
     trace.write("patch", "nodes", NODE, user="npd", subresource="status", sent=conditions, left=left)
 
 
-def fence(trace: Trace, name: str = NODE, uid: str = "u-1", **more: Any) -> None:
+def fence(trace: Trace, name: str = NODE, uid: str = "u-1", status: str = "", **more: Any) -> None:
+    """``status`` is that of the KernelDeadlock at this moment, as the server answers."""
     sent = {"metadata": {"resourceVersion": "1"}, "spec": {"taints": [FENCE]}}
-    left = merged(a_node(POOL, FENCE, cordoned=True), {"metadata": {"uid": uid}})
+    conditions = [{"type": "KernelDeadlock", "status": status}] if status else []
+    shown = {"metadata": {"uid": uid}, "status": {"conditions": conditions}}
+    left = merged(a_node(POOL, FENCE, cordoned=True), shown)
     trace.write("patch", "nodes", name, sent=sent, left=left, **more)
 
 
@@ -68,20 +71,27 @@ def fence_for_what_is_over(trace: Trace) -> None:
     shows(trace, "True", POOL)
     begin(trace)
     says(trace, "False")
-    fence(trace)
+    fence(trace, status="False")
 
 
 def fence_for_what_was_over_already(trace: Trace) -> None:
     """The cache was behind: the record tells of a condition that the server did not have any more."""
     shows(trace, "False", POOL)
     begin(trace)
-    fence(trace)
+    fence(trace, status="False")
 
 
 def fence_for_what_stands(trace: Trace) -> None:
     shows(trace, "True", POOL)
     begin(trace)
-    fence(trace)
+    fence(trace, status="True")
+
+
+def fence_for_what_came_without_a_body(trace: Trace) -> None:
+    """The detector's write of the status stands in the log at level Metadata, as on a real server."""
+    shows(trace, "False", POOL)
+    begin(trace)
+    fence(trace, status="True")
 
 
 def fence_what_is_faulty(trace: Trace) -> None:
@@ -224,7 +234,7 @@ CASES: dict[str, tuple[tuple[Play, ...], tuple[Play, ...]]] = {
     ),
     "S3b": (
         (fence_for_what_is_over, fence_for_what_was_over_already),
-        (fence_for_what_stands,),
+        (fence_for_what_stands, fence_for_what_came_without_a_body),
     ),
     "S4b": ((write_on_another_machine,), (write_on_the_spare,)),
     "S6": ((reboot_without_a_fence,), (reboot_behind_the_fence,)),
