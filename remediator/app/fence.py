@@ -10,7 +10,7 @@ import re
 from typing import Any, Final
 
 from remediator.adapters.kube.errors import REPLACED
-from remediator.model.keys import ANNOTATION_TERM
+from remediator.model.keys import ANNOTATION_TERM, GROUP, VERSION
 from remediator.sim.refusal import Json, forbidden
 from remediator.sim.request import Request, Route
 from remediator.sim.server import Server
@@ -64,7 +64,7 @@ class TermFence:
             raise self._denied(route, f"term {term} is older than term {newest}; {REPLACED}")
 
     def _policy(self) -> Json | None:
-        kind = next((each for each in self._server.kinds if each.plural == BOOKS), None)
+        kind = self._server.kind(GROUP, VERSION, BOOKS)
         entry = self._server.shelf(kind).get(("", "cluster")) if kind is not None else None
         return entry.obj if entry is not None else None
 

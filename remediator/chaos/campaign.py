@@ -13,8 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from remediator.adapters.clock import SystemClock
-from remediator.adapters.files.single import read_single
-from remediator.adapters.files.tree import spell
+from remediator.adapters.files.single import located, read_single
 from remediator.adapters.telemetry.logs import configure_logs
 from remediator.chaos.candidates import candidate
 from remediator.chaos.draw import draw
@@ -109,10 +108,7 @@ def load(path: Path) -> Schedule:
         InputError: it can't be read, or can't be played; names file, line, field and the fix.
     """
     schedule, tree = read_single(path, Schedule)
-    found = [
-        Problem(str(path), *tree.where(field), spell(field), wrong, fix)
-        for field, wrong, fix in problems(schedule)
-    ]
+    found = [located(tree, str(path), *each) for each in problems(schedule)]
     if found:
         raise InputError(tuple(found))
     return schedule

@@ -17,7 +17,6 @@ from remediator.chaos.fates import Fate, Writes
 from remediator.chaos.history import Outcome, play
 from remediator.chaos.schedule import Event, Schedule
 
-DEPTH_MAX: Final = 8
 CHOICES: Final = (None, Fate.LATE, Fate.HELD, Fate.REPLY_LATE)
 #: A GPU is lost, and the leader dies while it answers: the request that was held is then an old leader's.
 SCHEDULE: Final = Schedule(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
+from remediator.adapters.exporters.scan import XID_MAX
 from remediator.chaos.draw import PARTS, TROUBLES
 from remediator.chaos.incidents import REBOOTS
 from remediator.chaos.schedule import LEADERS, Event, Schedule
 from remediator.fleet.layout import build_fleet
 
-XID_MAX: Final = 999
 # Events that are about no single node.
 _OF_THE_CLUSTER: Final = frozenset((*LEADERS, "PagesLie", "PartDown"))
 

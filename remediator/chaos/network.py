@@ -14,13 +14,14 @@ import msgspec
 
 from remediator.adapters.kube.wire import close_lines
 from remediator.app.relay import Call, Relay, WatchCall
-from remediator.chaos.schedule import AT_SERVER, OF_WRITES, WATCHES, Fault
+from remediator.chaos.schedule import AT_SERVER, WATCHES, Fault
 from remediator.errors import TransientError
 from remediator.ports import Clock, Response, Transport
 from remediator.sim.refusal import Refused
 
 SERVER_ERRORS: Final = ((500, "InternalError"), (503, "ServiceUnavailable"), (504, "Timeout"))
 PAGE: Final = b"<html><body>502 Bad Gateway</body></html>"
+# Faults of requests that would change something, by their methods.
 CHANGES: Final[Mapping[str, tuple[str, ...]]] = {
     "Conflict": ("PUT", "PATCH"),
     "Denied": ("POST", "PUT", "PATCH", "DELETE"),
@@ -140,7 +141,7 @@ class FaultyTransport(Relay):
         for number, fault in self._faults:
             if not fault.from_s <= now < fault.to_s or (fault.kind in WATCHES) is not watch:
                 continue
-            if fault.kind in OF_WRITES and method not in CHANGES[fault.kind]:
+            if method not in CHANGES.get(fault.kind, (method,)):
                 continue
             if fault.verb and fault.verb != method:
                 continue

@@ -10,9 +10,8 @@ from typing import Annotated, Final
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
 
-from remediator.adapters.files.single import parse_single, read_single
-from remediator.adapters.files.tree import Path as TreePath
-from remediator.adapters.files.tree import Tree, spell
+from remediator.adapters.files.single import located, parse_single, read_single
+from remediator.adapters.files.tree import Tree
 from remediator.chaos.history import Outcome
 from remediator.chaos.lint import problems
 from remediator.chaos.rules import ENDINGS, RULES
@@ -122,16 +121,12 @@ def _read(text: str, name: str) -> Scenario:
 def _checked(scenario: Scenario, tree: Tree, file: str) -> Scenario:
     found: list[Problem] = []
     for field, wrong, fix in problems(scenario.schedule):
-        found.append(_at(tree, file, ("schedule", *field), wrong, fix))
+        found.append(located(tree, file, ("schedule", *field), wrong, fix))
     known = {rule.id for rule in (*RULES, *ENDINGS)}
     for number, rule in enumerate(scenario.expect.broken):
         if rule not in known:
             fix = f"write one of {', '.join(sorted(known))}"
-            found.append(_at(tree, file, ("expect", "broken", number), f"{rule!r} is no rule", fix))
+            found.append(located(tree, file, ("expect", "broken", number), f"{rule!r} is no rule", fix))
     if found:
         raise InputError(tuple(found))
     return scenario
-
-
-def _at(tree: Tree, file: str, path: TreePath, wrong: str, fix: str) -> Problem:
-    return Problem(file, *tree.where(path), spell(path), wrong, fix)

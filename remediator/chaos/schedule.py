@@ -41,8 +41,6 @@ AT_SERVER: Final = frozenset(("HistoryGone", "CacheHangs"))
 # What happens to whoever leads, and to no node.
 LEADERS: Final = frozenset(("KillLeader", "StopLeader", "HaltLeader", "ClockJump"))
 WATCHES: Final = frozenset(("WatchEnds", "WatchBreaks", "WatchHangs", "WatchRepeats", "WatchLate"))
-# Faults of requests that would change something.
-OF_WRITES: Final = frozenset(("Conflict", "Denied"))
 
 EventKind = Literal[
     "Xid",  # a page shows the XID ``value`` on GPU 0

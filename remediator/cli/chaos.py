@@ -22,6 +22,11 @@ SHOWN_MAX = 5
 TOLD_EVERY = 10
 
 
+_workers = click.option(
+    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes."
+)
+
+
 @click.group()
 def chaos() -> None:
     """Find harm in what a controller has done. Needs no cluster."""
@@ -71,7 +76,7 @@ def check(path: Path, name: str, user: str, keys: tuple[str, ...], output: str) 
 
 @chaos.command()
 @click.option("--seeds", "text", required=True, help="A..B: each seed is one history.")
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
+@_workers
 @click.option(
     "--keep",
     "folder",
@@ -151,7 +156,7 @@ def list_scenarios() -> None:
 
 @chaos.command()
 @click.argument("names", nargs=-1, metavar="[NAME|FILE ...]")
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
+@_workers
 @click.option(
     "--variants",
     "varied",
@@ -269,7 +274,7 @@ def report(path: Path, target: Path) -> None:
 @click.option(
     "--most", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Histories in a run."
 )
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
+@_workers
 def corpus(names: tuple[str, ...], runs: int, most: int, workers: int) -> None:
     """Plant each bug in the reference controller, and count the histories until a rule is broken.
 
@@ -303,7 +308,7 @@ def corpus(names: tuple[str, ...], runs: int, most: int, workers: int) -> None:
     help="And so many pairs of points.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the pairs, where there are more.")
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
+@_workers
 def crash_points(names: tuple[str, ...], every: int, pairs: int, seed: int, workers: int) -> None:
     """Kill the controller at each of its writes: before it, after it, and with the reply lost.
 
@@ -344,7 +349,7 @@ def crash_points(names: tuple[str, ...], every: int, pairs: int, seed: int, work
 @click.option(
     "--depth", type=click.IntRange(1, 8), default=4, show_default=True, help="Writes whose fate is chosen."
 )
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
+@_workers
 def interleavings(depth: int, workers: int) -> None:
     """Play a small cluster in every order of its messages: three nodes, a spare, two replicas, two faults.
 

@@ -10,7 +10,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from remediator.adapters.files.schema import Schema, strict_schema
-from remediator.adapters.files.tree import Tree, read_documents
+from remediator.adapters.files.tree import Path as TreePath
+from remediator.adapters.files.tree import Tree, read_documents, spell
 from remediator.adapters.files.walker import walk
 from remediator.errors import InputError, Problem
 
@@ -53,6 +54,11 @@ def parse_single(text: str, name: str, type_: type[T]) -> tuple[T, Tree]:
         return msgspec.convert(trees[0].plain(), type_), trees[0]
     except msgspec.ValidationError as error:  # a gap between the schema and the type
         raise InputError((Problem(name, trees[0].line, trees[0].column, "", str(error)),)) from error
+
+
+def located(tree: Tree, file: str, path: TreePath, wrong: str, fix: str) -> Problem:
+    """What is wrong at a path of such a file, with its line and column."""
+    return Problem(file, *tree.where(path), spell(path), wrong, fix)
 
 
 def single_schema(type_: type[msgspec.Struct]) -> str:

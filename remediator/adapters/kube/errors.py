@@ -155,10 +155,10 @@ def classify_write(response: Response, what: str) -> Written:
 
     Source: Kubernetes docs, "API-initiated Eviction"; the eviction 500 has no reason, only text.
     """
-    if 200 <= response.status < 300 and not _is_object(response.body):
-        return Written(Outcome.UNKNOWN, message=f"HTTP {response.status}: the answer can't be read")
     if 200 <= response.status < 300:
-        return Written(Outcome.APPLIED, body=response.body)
+        if _is_object(response.body):
+            return Written(Outcome.APPLIED, body=response.body)
+        return Written(Outcome.UNKNOWN, message=f"HTTP {response.status}: the answer can't be read")
     verdict = read_verdict(response)
     refusal = _refusal(verdict)
     message = f"HTTP {verdict.status}: {verdict.message}"[:MESSAGE_CHARS_MAX]
