@@ -22,7 +22,15 @@ TIMED: Final[Mapping[FaultKind, tuple[float, ...]]] = {
     "Slow": (0.0, 1.0, 2.0, 5.0),
     "WatchLate": (0.5, 2.0, 5.0),
 }
-XIDS: Final = (79, 48, 64, 119, 13, 31)
+VALUES: Final[Mapping[EventKind, tuple[float, ...]]] = {
+    "Xid": (79, 48, 64, 119, 13, 31),
+    "Silent": (0.0, 20.0, 70.0, 300.0),
+    "PodsStay": (0.0, 60.0, 900.0),
+    "PagesLie": (0.2, 0.4, 1.0),
+    "PartDown": (10.0, 60.0, 300.0),
+    "HaltLeader": (20.0, 40.0),
+    "ClockJump": (-3600.0, 3600.0),
+}
 TROUBLES: Final = ("down", "html", "empty", "malformed", "truncate", "endless", "binary", "stale")
 PARTS: Final = ("scheduler", "lifecycle", "kubelets", "controllers")
 
@@ -51,6 +59,7 @@ class Words:
 AROUND: Final[tuple[EventKind, ...]] = (
     "Cordon", "Uncordon", "Untaint", "DeleteNode", "RecreateNode", "PeerMark", "OptOut", "KillLeader",
     "KillLeader", "StopLeader", "HaltLeader", "ClockJump", "Clear", "PartDown", "RebootGoes", "RebootGoes",
+    "PodsStay",
 )  # fmt: skip
 
 
@@ -110,23 +119,17 @@ def _fault(rng: Random, events: Sequence[Event], words: Words) -> Fault:
 
 def _event(rng: Random, kind: EventKind, node: str, at_s: float, words: Words) -> Event:
     value, detail = 0.0, ""
+    if kind in VALUES:
+        value = rng.choice(VALUES[kind])
     match kind:
-        case "Xid":
-            value = float(rng.choice(XIDS))
         case "Condition":
             detail = rng.choice(words.conditions)
-        case "Silent":
-            value = rng.choice((0.0, 20.0, 70.0, 300.0))
-        case "PagesLie":
-            value = rng.choice((0.2, 0.4, 1.0))
         case "PageTrouble":
             detail = rng.choice(TROUBLES)
         case "PartDown":
-            value, detail = rng.choice((10.0, 60.0, 300.0)), rng.choice(PARTS)
+            detail = rng.choice(PARTS)
         case "HaltLeader":
-            value, detail = rng.choice((20.0, 40.0)), rng.choice(("", *words.resources))
-        case "ClockJump":
-            value = rng.choice((-3600.0, 3600.0))
+            detail = rng.choice(("", *words.resources))
         case "RebootGoes":
             detail, at_s = rng.choice(tuple(REBOOTS)), at_s / 4
     return Event(at_s=round(at_s, 1), kind=kind, node=node, value=value, detail=detail)

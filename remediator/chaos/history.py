@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from random import Random
 from typing import Final
 
@@ -20,12 +22,13 @@ from remediator.chaos.candidates import candidate
 from remediator.chaos.check import Judge, Report
 from remediator.chaos.incidents import Incidents
 from remediator.chaos.network import FaultyTransport
+from remediator.chaos.rules.rule import fences_in
 from remediator.chaos.schedule import AT_SERVER, LEADERS, Event, Fault, Schedule
 from remediator.chaos.subject import Candidate, Process, Subject
 from remediator.errors import PermanentError, TransientError
 from remediator.fleet.dcgm_fields import TELLING
-from remediator.fleet.layout import build_fleet
-from remediator.fleet.node_objects import LABEL_POOL
+from remediator.fleet.layout import BUFFER, build_fleet, rack_name
+from remediator.fleet.node_objects import LABEL_POOL, NodeSpec
 from remediator.fleet.workloads import filling, workload_objects
 from remediator.ports import Transport
 from remediator.sim.audit import Sink
@@ -38,6 +41,7 @@ SETTLE_S: Final = 60.0
 RESTART_S: Final = 5.0  # a kubelet's first pause before it starts a process again
 LOOK_S: Final = 60.0
 QUIET_S: Final = 900.0
+OTHER_PRODUCT: Final = "NVIDIA H200"
 
 
 class Killed(BaseException):
@@ -50,7 +54,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     ``idle`` are faults that never struck and events that could not happen, by their place: such a
     history shows less than it says. ``digest`` is of the whole audit log. ``ending`` says in lines how each
     node and each piece of work ended, without what differs from run to run; work that was never granted has
-    done nothing, and is left out.
+    done nothing, and is left out. ``fenced_s`` says of each node when it was fenced first.
     """
 
     schedule: Schedule
@@ -61,6 +65,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     starts: int
     reboots: int
     ending: tuple[str, ...]
+    fenced_s: Mapping[str, float] = {}
     crash: str = ""
 
     @property
@@ -85,6 +90,16 @@ def play(schedule: Schedule, *, wrap: Wrap = as_it_is, listen: Sink = nowhere) -
     return run_virtual(_History(schedule, found, wrap, listen).play())
 
 
+def fleet_of(schedule: Schedule) -> tuple[NodeSpec, ...]:
+    """Racks with a spare each. Of three and more, the second has one that is like no other node."""
+    specs = build_fleet(schedule.racks, schedule.per_rack, infer=1, buffer=1)
+    unlike = rack_name(1) if schedule.racks > 2 else ""
+    return tuple(
+        replace(each, product=OTHER_PRODUCT) if (each.pool, each.rack) == (BUFFER, unlike) else each
+        for each in specs
+    )
+
+
 class _History:
     def __init__(self, schedule: Schedule, under_test: Candidate, wrap: Wrap, listen: Sink) -> None:
         self._schedule = schedule
@@ -100,6 +115,7 @@ class _History:
         self._idle_events: list[int] = []
         self._halts: list[tuple[int, Machine]] = []
         self._began_s = float("inf")
+        self._fenced_s: dict[str, float] = {}
         self._starts = 0
         self._crash = ""
         self._ending = False
@@ -108,12 +124,15 @@ class _History:
         self._lines += 1
         self._digest.update(line)
         self._listen(line)
-        self._judge.see(Numbered(self._lines, self._decoder.decode(line)))
+        record = self._decoder.decode(line)
+        self._judge.see(Numbered(self._lines, record))
+        if record.committed and fences_in(record, self._candidate.profile.own):
+            self._fenced_s.setdefault(record.object_ref.name, self._clock.monotonic() - self._began_s)
 
     async def play(self) -> Outcome:
         schedule = self._schedule
         self._clock = virtual_clock()
-        specs = build_fleet(schedule.racks, schedule.per_rack, infer=1, buffer=1)
+        specs = fleet_of(schedule)
         self._subject = self._candidate.open(self._clock, seed=schedule.seed, specs=specs, audit=self._record)
         cluster = self._subject.cluster
         cluster.machines.exporters.show_only(TELLING)  # whole pages would be most of the work
@@ -135,6 +154,7 @@ class _History:
             starts=self._starts,
             reboots=len(cluster.machines.reboots),
             ending=ending,
+            fenced_s=self._fenced_s,
             crash=self._crash,
         )
 

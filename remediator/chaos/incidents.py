@@ -8,11 +8,14 @@ from typing import Final
 
 from remediator.chaos.schedule import Event
 from remediator.fleet.repairs import JobEnds, Reboot, Returns
+from remediator.sim.refusal import Json
 from remediator.sim.world.cluster import Cluster
 from remediator.sim.world.part import Part
 
 NODES: Final = "/api/v1/nodes"
 FOREIGN: Final = ("example.com/", "node.kubernetes.io/")  # taints that a person leaves alone
+PODS: Final = "/api/v1/pods"
+STAYS: Final = ("chaos.example.com/stays",)
 PEER: Final = "ToBeDeletedByClusterAutoscaler"
 REBOOTS: Final[Mapping[str, tuple[Reboot, JobEnds]]] = {
     "never": (Reboot(times=0), JobEnds.SUCCEEDS),
@@ -52,6 +55,7 @@ class Incidents:
             "Uncordon": lambda event: self._patch(event.node, {"unschedulable": None}),
             "Cordon": lambda event: self._patch(event.node, {"unschedulable": True}),
             "Untaint": self._untaint,
+            "PodsStay": self._pods_stay,
             "DeleteNode": self._delete,
             "PeerMark": self._mark,
             "OptOut": self._opt_out,
@@ -127,6 +131,20 @@ class Incidents:
         code, _ = self._cluster.admin.send("PATCH", f"{NODES}/{event.node}", change)
         return bool(self._label) and code == 200
 
+    def _pods_stay(self, event: Event) -> bool:
+        """Each of its pods gets a finalizer, as from a controller that is slow, or gone for good."""
+        _, found = self._cluster.admin.send("GET", PODS, fieldSelector=f"spec.nodeName={event.node}")
+        held = [_path(pod) for pod in found["items"] if "deletionTimestamp" not in pod["metadata"]]
+        for path in held:
+            self._finalize(path, [*STAYS])
+        if event.value:
+            for path in held:
+                asyncio.get_running_loop().call_later(event.value, self._finalize, path, None)
+        return bool(held)
+
+    def _finalize(self, path: str, finalizers: list[str] | None) -> None:
+        self._cluster.admin.send("PATCH", path, {"metadata": {"finalizers": finalizers}})
+
     def _delete(self, event: Event) -> bool:
         there = self._there(event.node)
         self._machines.delete_node(event.node)
@@ -160,3 +178,8 @@ class Incidents:
 
     def _there(self, node: str) -> bool:
         return self._cluster.get(f"{NODES}/{node}") is not None
+
+
+def _path(pod: Json) -> str:
+    meta = pod["metadata"]
+    return f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"

@@ -54,5 +54,5 @@ def of_event(event: Event, nodes: Collection[str]) -> Iterator[Found]:
             yield ("value",), f"{event.value:g} is no share", "write one above 0, up to 1"
         case "Condition" if not all(event.detail.partition("=")):
             yield ("detail",), f"{event.detail!r} is no condition", "write TYPE=STATUS, KernelDeadlock=True"
-        case "Silent" | "PartDown" | "HaltLeader" if event.value < 0:
+        case "Silent" | "PodsStay" | "PartDown" | "HaltLeader" if event.value < 0:
             yield ("value",), f"{event.value:g} seconds are none", "write how long it lasts"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from msgspec.structs import replace
@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from remediator.app.lifeline import Wrap, as_it_is
 from remediator.app.simulation import Simulation, enforcing, shipped_objects
 from remediator.chaos.draw import AROUND, FAULT_KINDS, Words
-from remediator.chaos.profile import Budget, Profile, Reboots, load_profile
+from remediator.chaos.profile import Budget, Pools, Profile, Reboots, load_profile
 from remediator.chaos.subject import Candidate, Process, Subject
-from remediator.fleet.layout import INFER, TRAIN
+from remediator.fleet.layout import BUFFER, INFER, TRAIN
 from remediator.fleet.node_objects import LABEL_POOL, NodeSpec, Object
 from remediator.model.keys import LABEL_NODE, LABEL_REPAIR
 from remediator.sim.audit import Sink
@@ -26,6 +26,12 @@ SOAK: Final = "5m"
 REBOOTS: Final = Reboots(
     resource="jobs", node=f"metadata.labels[{LABEL_NODE}]", attempt=f"metadata.labels[{LABEL_REPAIR}]"
 )
+POOLS: Final = Pools(label=LABEL_POOL, spare=(BUFFER,), alike=("nvidia.com/gpu.product",))
+# The longest time of any shipped playbook, and the half hour that a storm may take.
+LONGEST: Final[Mapping[str, float]] = {
+    "Granted": 1_800.0, "Quarantined": 2_400.0, "HandedOver": 1_800.0, "Draining": 16_200.0,
+    "Detached": 1_800.0, "Repairing": 3_600.0,
+}  # fmt: skip
 
 WORDS: Final = Words(
     breaks=("Xid", "Xid", "RemapPending", "Condition", "Silent"),
@@ -90,4 +96,5 @@ def hastened(item: Object) -> Object:
 def ours() -> Candidate:
     """remediator itself, on fleets of at most 24 nodes: there the policy lets two of a pool be out."""
     budgets = tuple(Budget(label=LABEL_POOL, value=pool, most=2) for pool in (TRAIN, INFER))
-    return Candidate(replace(shipped_profile(), budgets=budgets, reboots=REBOOTS), Ours, WORDS)
+    profile = replace(shipped_profile(), budgets=budgets, pools=POOLS, reboots=REBOOTS, longest=LONGEST)
+    return Candidate(profile, Ours, WORDS)

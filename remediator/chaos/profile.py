@@ -5,6 +5,7 @@ A profile is a YAML file. A rule that needs what the profile does not say answer
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Final
@@ -135,6 +136,17 @@ class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     most: Annotated[int, Meta(ge=0, le=100_000)]
 
 
+class Pools(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The label that says in which pool a node is; ``spare`` are pools whose nodes wait for work.
+
+    ``alike`` are labels that are the same on a spare and on the node that it stands in for.
+    """
+
+    label: Key
+    spare: tuple[str, ...]
+    alike: tuple[Key, ...] = ()
+
+
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """``heartbeats`` are resources that are written again and again by design, and are not counted."""
 
@@ -147,7 +159,8 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
 
     ``peers`` are taints by which others say that a node is theirs to delete; ``opt_out`` is a label by
     which people keep the controller off a node. ``veto_seconds``: so long a fence that somebody took away
-    stays away. ``read_only`` is an identity that must write nothing.
+    stays away. ``floor``: so many spares stay unpromised. ``longest`` is for how many seconds a piece of
+    work may stand in a state. ``read_only`` is an identity that must write nothing.
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=63)]
@@ -164,6 +177,9 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     reboots: Reboots | None = None
     lease: Lease | None = None
     storm: Storm | None = None
+    pools: Pools | None = None
+    longest: Annotated[Mapping[str, Annotated[float, Meta(gt=0, le=10_000_000)]], Meta(max_length=64)] = {}
+    floor: Annotated[int, Meta(ge=0, le=100_000)] = 0
     opt_out: str = ""
     veto_seconds: Annotated[float, Meta(ge=0, le=10_000_000)] = 0.0
     read_only: bool = False

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Final
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
 
@@ -15,10 +17,11 @@ from remediator.adapters.files.tree import Tree
 from remediator.chaos.history import Outcome
 from remediator.chaos.lint import problems
 from remediator.chaos.rules import ENDINGS, RULES
-from remediator.chaos.schedule import Schedule
+from remediator.chaos.schedule import Schedule, Seconds
 from remediator.errors import InputError, Problem
 
 FOLDER: Final = "scenarios"
+NODE: Final = re.compile(r"(gpu-[a-z]+-)([0-9]{2})")
 _Line = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
@@ -28,14 +31,16 @@ class Expected(
     """What has to come of it. ``broken`` are the rules that it is there to break: all others hold.
 
     ``reboots`` counts those of all machines. Each of ``ends`` has to be part of a line of the ending, and
-    none of ``never``: ``node NAME: pool POOL, TAINTS`` and ``work NODE: CLASS: STATE SPARE``. ``idle`` lets
-    faults and events be that could not strike; else each has to.
+    none of ``never``: ``node NAME: pool POOL, TAINTS`` and ``work NODE: CLASS: STATE SPARE``. ``fenced`` are
+    nodes and the longest time from the first event of theirs to their fence. ``idle`` lets faults and events
+    be that could not strike; else each has to.
     """
 
     broken: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
     reboots: Annotated[int, Meta(ge=0, le=1_000)] | UnsetType = UNSET
     ends: Annotated[tuple[_Line, ...], Meta(max_length=64)] = ()
     never: Annotated[tuple[_Line, ...], Meta(max_length=64)] = ()
+    fenced: Annotated[Mapping[str, Seconds], Meta(max_length=64)] = {}
     idle: bool = False
 
 
@@ -84,6 +89,8 @@ def variants(scenario: Scenario) -> Iterator[Scenario]:
     if scenario.expect.broken:
         return
     schedule = scenario.schedule
+    if any(each.node for each in schedule.events):
+        yield _renamed(scenario)
     changed = {
         "other dice": replace(schedule, seed=schedule.seed + 1),
         "a replica less" if schedule.replicas > 1 else "a replica more": replace(
@@ -95,6 +102,18 @@ def variants(scenario: Scenario) -> Iterator[Scenario]:
         yield replace(scenario, name=f"{scenario.name}, {what}", schedule=each)
 
 
+def _renamed(scenario: Scenario) -> Scenario:
+    """Each node that works is called like the next one of its rack, in all that happens and is expected."""
+    last = scenario.schedule.per_rack - 2  # then one for inference, and the spare
+
+    def other(found: re.Match[str]) -> str:
+        slot = int(found[2])
+        return f"{found[1]}{slot % last + 1:02}" if slot <= last else found[0]
+
+    text = NODE.sub(other, msgspec.json.encode(scenario).decode())
+    return replace(msgspec.json.decode(text, type=Scenario), name=f"{scenario.name}, other names")
+
+
 def failures(scenario: Scenario, outcome: Outcome) -> list[str]:
     """Everything that is not as it has to be."""
     expect = scenario.expect
@@ -104,10 +123,19 @@ def failures(scenario: Scenario, outcome: Outcome) -> list[str]:
         found.append(f"{outcome.reboots} reboots instead of {expect.reboots}")
     found += [f"no line of the ending has {line!r}" for line in expect.ends if not _has(outcome.ending, line)]
     found += [f"a line of the ending has {line!r}" for line in expect.never if _has(outcome.ending, line)]
+    found += filter(None, (_late(outcome, node, most_s) for node, most_s in expect.fenced.items()))
     if not expect.idle:
         found += [f"faults[{number}] never struck" for number in outcome.idle_faults]
         found += [f"events[{number}] could not happen" for number in outcome.idle_events]
     return found
+
+
+def _late(outcome: Outcome, node: str, most_s: float) -> str | None:
+    if node not in outcome.fenced_s:
+        return f"{node} was never fenced"
+    first_s = min((each.at_s for each in outcome.schedule.events if each.node == node), default=0.0)
+    took_s = outcome.fenced_s[node] - first_s
+    return f"{node} was fenced after {took_s:.1f} s, {most_s:g} it may take" if took_s > most_s else None
 
 
 def _has(ending: Sequence[str], text: str) -> bool:

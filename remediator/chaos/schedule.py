@@ -55,6 +55,7 @@ EventKind = Literal[
     "Untaint",  # F24: a person removes every taint of a controller
     "Cordon",  # F24: a person cordons
     "OptOut",  # F24: a person keeps the controller off the node
+    "PodsStay",  # F17: each pod of the node gets a finalizer, for ``value`` seconds; 0 for ever
     "DeleteNode",  # F25
     "RecreateNode",  # F19: under its name, with another uid
     "PeerMark",  # F25: an autoscaler marks the node as one that it is about to delete

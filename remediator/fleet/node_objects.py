@@ -40,7 +40,10 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
-    """What makes one node of a fleet this node. ``pool`` is empty for a node without pool and taint."""
+    """What makes one node of a fleet this node. ``pool`` is empty for a node without pool and taint.
+
+    ``product`` is the GPU that its label names.
+    """
 
     name: str
     machine: Machine
@@ -49,6 +52,7 @@ class NodeSpec:
     rack: str = ""
     pool: str = ""
     clique: str = ""
+    product: str = GPU_MODEL
 
     @property
     def gpus(self) -> int:
@@ -161,7 +165,7 @@ def _gpu_labels(spec: NodeSpec) -> dict[str, str]:
         "gpu.memory": "81559",
         "gpu.mode": "compute",
         "gpu.present": "true",
-        "gpu.product": GPU_MODEL.replace(" ", "-"),
+        "gpu.product": spec.product.replace(" ", "-"),
         "gpu.replicas": "1",
         "gpu.sharing-strategy": "none",
         "mig.capable": "true",

@@ -28,6 +28,7 @@ TOUCHED: Final = f"{PREFIX}/term"
 OPT_OUT: Final = f"{PREFIX}/opt-out"
 REPAIR: Final = f"{PREFIX}/repair"  # on the pods of Jobs that reboot
 POOL: Final = "example.com/pool"
+PRODUCT: Final = "nvidia.com/gpu.product"
 PEER: Final = "ToBeDeletedByClusterAutoscaler"
 FAULT: Final = "KernelDeadlock"
 
@@ -125,6 +126,10 @@ def opted_out(node: Json) -> bool:
 
 def pool_of(node: Json) -> str:
     return str((node["metadata"].get("labels") or {}).get(POOL, ""))
+
+
+def product_of(node: Json) -> str:
+    return str((node["metadata"].get("labels") or {}).get(PRODUCT, ""))
 
 
 def boot_of(node: Json) -> str:

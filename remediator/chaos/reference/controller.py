@@ -19,11 +19,12 @@ from remediator.chaos.reference.api import (
     has_taint,
     instant,
     pool_of,
+    product_of,
     taints,
 )
 from remediator.chaos.reference.bugs import Bug
 from remediator.chaos.reference.election import Election
-from remediator.chaos.reference.repair import OPEN, Repairs, state_of
+from remediator.chaos.reference.repair import OPEN, OUT, Repairs, state_of
 from remediator.chaos.reference.sight import Sight
 from remediator.errors import TransientError
 from remediator.ports import Clock, Transport
@@ -31,6 +32,7 @@ from remediator.ports import Clock, Transport
 TICK_S: Final = 3.0
 AT_ONCE_S: Final = 0.05
 MOST: Final = 3  # nodes fenced at once
+FLOOR: Final = 1  # spares that stay
 STORM_MOST: Final = 4  # nodes newly fenced within STORM
 STORM: Final = timedelta(minutes=6)  # a minute more than is promised: so long a grant may wait
 HOLD: Final = timedelta(hours=1)  # after a person's no
@@ -247,6 +249,8 @@ class Controller:
             return len(self._granted)
         if Bug.COUNTS_THE_CACHE in self._bugs:
             return sum(bool(fence_of(node)) for node in self._sight.nodes.values())
+        if Bug.COUNTS_MEMBERS in self._bugs:
+            return sum(bool(fence_of(node)) and pool_of(node) != OUT for node in live.values())
         fenced = {name for name, node in live.items() if fence_of(node)}
         return len(fenced | {claim["node"] for claim in _claims(book)})
 
@@ -256,18 +260,29 @@ class Controller:
         return [each for each in times if self._api.now - instant(each) < STORM]
 
     def _spare(self, book: Json, leaver: Json, live: dict[str, Json]) -> str:
-        """A node of the buffer that is well and promised to nobody; empty where there is none."""
+        """A node of the buffer, like the leaver, well and promised to nobody; empty where there is none."""
         if pool_of(leaver) == "buffer":
             return ""
         claims = self._granted.values() if Bug.CLAIMS_IN_MEMORY in self._bugs else _claims(book)
         taken = {claim["spare"] for claim in claims}
-        fit = (name for name, node in live.items() if name not in taken and self._fits(node))
+        idle = {name: node for name, node in live.items() if name not in taken and _waits(node)}
+        if len(idle) <= FLOOR and Bug.TAKES_THE_LAST not in self._bugs:
+            return ""
+        fit = (name for name, node in idle.items() if self._fits(node) and self._is_like(node, leaver))
         return min(fit, default="")
+
+    def _is_like(self, node: Json, leaver: Json) -> bool:
+        return product_of(node) == product_of(leaver) or Bug.ANY_SPARE in self._bugs
 
     def _fits(self, node: Json) -> bool:
         well = condition(node, "Ready") == "True" and not self._repairs.is_faulty(node)
         free = not node["spec"].get("unschedulable") and not has_taint(node, UNREACHABLE)
-        return pool_of(node) == "buffer" and well and free and len(taints(node)) == 1
+        return well and free and len(taints(node)) == 1
+
+
+def _waits(node: Json) -> bool:
+    """Is it a spare that nothing is done to?"""
+    return pool_of(node) == "buffer" and not fence_of(node)
 
 
 def _claims(book: Json) -> list[Json]:

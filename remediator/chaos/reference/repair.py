@@ -37,6 +37,7 @@ from remediator.chaos.reference.bugs import Bug
 OPEN: Final = frozenset(("Granted", "Fenced", "Drained", "Rebooting", "Verifying", "Releasing"))
 FRESH: Final = timedelta(minutes=1)  # how long a grant may wait for its fence
 STEP: Final = timedelta(minutes=10)  # no step takes longer
+OUT: Final = "repair"  # the pool into which bugs put nodes too early
 SOAK: Final = timedelta(minutes=1)
 MIRROR: Final = "kubernetes.io/config.mirror"
 
@@ -140,7 +141,10 @@ class Repairs:
         ours = {"key": FENCE, "value": name, "effect": "NoSchedule"}
         kept = [] if Bug.DROPS_FOREIGN_TAINTS in self._bugs else taints(node)
         spec = {"taints": [*kept, ours], "unschedulable": True}
-        await self._patch_node(repair, node, {"metadata": {"annotations": {WORK: name}}, "spec": spec})
+        meta: Json = {"annotations": {WORK: name}}
+        if Bug.COUNTS_MEMBERS in self._bugs:
+            meta["labels"] = {POOL: OUT}
+        await self._patch_node(repair, node, {"metadata": meta, "spec": spec})
 
     async def _give_way(self, repair: Json, node: Json) -> None:
         """Somebody took fence or cordon away, or the node is another's now: take back what is left."""
@@ -168,7 +172,10 @@ class Repairs:
 
     async def _replace(self, repair: Json, node: Json, spare: str) -> None:
         """Give the place to the spare, then write down which boot is to end."""
-        if spare and not await self._hand_over(repair, spare, pool_of(node)):
+        pool = pool_of(node)
+        if Bug.LEAVES_FIRST in self._bugs and pool != OUT:
+            await self._patch_node(repair, node, {"metadata": {"labels": {POOL: OUT}}})
+        if spare and not await self._hand_over(repair, spare, pool):
             return
         await self.say(repair, "Rebooting", boot=boot_of(node), attempt=1)
 
@@ -276,9 +283,12 @@ class Repairs:
     async def _evict(self, repair: Json, pods: list[Json] | None) -> None:
         for pod in pods or ():
             meta = pod["metadata"]
-            if "deletionTimestamp" in meta:
-                continue
             path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
+            if "deletionTimestamp" in meta:
+                if meta.get("finalizers") and Bug.STRIPS_FINALIZERS in self._bugs:
+                    bare = {"metadata": {"finalizers": None}}
+                    await self._api.send("PATCH", path, bare, work=repair["metadata"]["name"])
+                continue
             options = {"preconditions": {"uid": meta["uid"]}}
             if Bug.EVICTS_BY_NAME in self._bugs:
                 options = {}
@@ -298,7 +308,8 @@ class Repairs:
         return self._api.now - instant(repair["status"]["since"])
 
     def _late(self, repair: Json) -> bool:
-        return self._age(repair) > STEP and Bug.NO_DEADLINE not in self._bugs
+        most = STEP * 4 if Bug.LATE_DEADLINE in self._bugs else STEP
+        return self._age(repair) > most and Bug.NO_DEADLINE not in self._bugs
 
 
 def _pool(node: Json, pool: str) -> Json:

@@ -46,9 +46,14 @@ class Books(Rule):
             self.can_not_tell(record)
             return None
         uid = at(found, runs.uid) if runs.uid else ""
-        self.stands[found["metadata"]["name"]] = Piece(at(found, runs.state), at(found, runs.node), uid)
         self.judged += 1
-        return None
+        piece = Piece(at(found, runs.state), at(found, runs.node), uid)
+        wrong = self.stood(found["metadata"]["name"], piece, record.received_at)
+        self.stands[found["metadata"]["name"]] = piece
+        return wrong
+
+    def stood(self, name: str, piece: Piece, when: datetime) -> str | None:
+        """What is wrong with a piece of work that stands like this now; ``stands`` says how it stood."""
 
 
 class RunsEnd(Books):
@@ -66,6 +71,40 @@ class RunsEnd(Books):
             if piece.state not in settled
         ]
         return _several(left)
+
+
+class StepsEnd(Books):
+    """A drain that a pod holds up for ever holds up everything behind it."""
+
+    id: ClassVar = "L6"
+    sentence: ClassVar = "No piece of work stands in a state longer than the profile says."
+    needs: ClassVar = ("runs", "longest")
+
+    def __init__(self, profile: Profile, world: World) -> None:
+        super().__init__(profile, world)
+        self._since: dict[str, datetime] = {}
+        self._last: datetime | None = None
+
+    def overhear(self, record: AuditRecord) -> None:
+        self._last = record.received_at
+
+    def stood(self, name: str, piece: Piece, when: datetime) -> str | None:
+        self._last = when
+        before = self.stands.get(name)
+        wrong = self._late(name, when) if before is not None and before.state != piece.state else None
+        if before is None or before.state != piece.state:
+            self._since[name] = when
+        return wrong
+
+    def end(self) -> str | None:
+        last = self._last
+        return _several([each for name in self.stands if last and (each := self._late(name, last))])
+
+    def _late(self, name: str, when: datetime) -> str | None:
+        state = self.stands[name].state
+        most = self.profile.longest.get(state, float("inf"))
+        age_s = (when - self._since[name]).total_seconds()
+        return f"{name} was {state} for {age_s:.0f} s, {most:g} it may" if age_s > most else None
 
 
 class NoOrphans(Books):

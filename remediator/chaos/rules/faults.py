@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections import OrderedDict, deque
+from collections import deque
 from datetime import datetime, timedelta
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from remediator.adapters.audit import AuditRecord
 from remediator.chaos.profile import Profile, Reasons
-from remediator.chaos.rules.rule import Rule, fences_in, is_fenced, is_node_write, list_at
+from remediator.chaos.rules.rule import Recent, Rule, at, fences_in, is_fenced, is_node_write, list_at
 from remediator.chaos.rules.stream import resource_of
 from remediator.chaos.world import Object, World, shown_by
-
-VETOES_MAX: Final = 100_000
-WORK_MAX: Final = 100_000
 
 
 def is_faulty(node: Object, profile: Profile) -> bool:
@@ -64,7 +61,7 @@ class ReasonStands(_Fences):
     def __init__(self, profile: Profile, world: World) -> None:
         super().__init__(profile, world)
         self._pattern = re.compile(profile.plan.user_agent) if profile.plan is not None else None
-        self._begun_for: OrderedDict[str, frozenset[tuple[str, str]]] = OrderedDict()
+        self._begun_for: Recent[str, frozenset[tuple[str, str]]] = Recent()
 
     def see(self, record: AuditRecord) -> str | None:
         runs = self.profile.runs
@@ -82,8 +79,6 @@ class ReasonStands(_Fences):
             conditions.add((str(item.get(reasons.condition)), found[1]))
         if conditions:
             self._begun_for[record.object_ref.name] = frozenset(conditions)
-            while len(self._begun_for) > WORK_MAX:
-                self._begun_for.popitem(last=False)
 
     def judge(self, record: AuditRecord, node: Object) -> str | None:
         named = self._pattern.search(record.user_agent) if self._pattern is not None else None
@@ -98,6 +93,35 @@ class ReasonStands(_Fences):
         shown = {(each.type, each.status) for each in answered.status.conditions}
         missing = " or ".join(sorted(f"{type_}={status}" for type_, status in wanted))
         return self.tell(None if wanted & shown else f"{node.metadata.name} does not show {missing} any more")
+
+
+class OwnBranch(_Fences):
+    """Who empties the node that it runs on is gone before it has finished."""
+
+    id: ClassVar = "S31"
+    sentence: ClassVar = "Whoever leads does not fence the node that it runs on."
+    needs: ClassVar = ("own", "lease")
+
+    def __init__(self, profile: Profile, world: World) -> None:
+        super().__init__(profile, world)
+        self._holder = ""
+
+    def see(self, record: AuditRecord) -> str | None:
+        lease, about = self.profile.lease, record.object_ref
+        if lease is not None and (about.resource, about.name) == ("leases", lease.name) and record.committed:
+            self._holder = at(self.world.content(record), "spec.holderIdentity") or self._holder
+        return super().see(record)
+
+    def judge(self, record: AuditRecord, node: Object) -> str | None:  # noqa: ARG002 - the node is enough
+        homes = {name: home for (_, name), home in self.world.homes.items() if self._is_holder(name)}
+        if not homes:
+            return None  # it runs where the log does not see it
+        name = node.metadata.name
+        return self.tell(f"{self._holder} leads, and runs on {name}" if name in homes.values() else None)
+
+    def _is_holder(self, pod: str) -> bool:
+        """The usual identities: the name of the pod, alone or with something behind a ``_``."""
+        return bool(self._holder) and self._holder.partition("_")[0] == pod
 
 
 class StormGuard(_Fences):
@@ -134,7 +158,7 @@ class PeopleWin(_Fences):
 
     def __init__(self, profile: Profile, world: World) -> None:
         super().__init__(profile, world)
-        self._vetoes: OrderedDict[str, datetime] = OrderedDict()  # uid of the Node
+        self._vetoes: Recent[str, datetime] = Recent()  # uid of the Node
 
     def overhear(self, record: AuditRecord) -> None:
         if not is_node_write(record) or not record.committed:
@@ -145,8 +169,6 @@ class PeopleWin(_Fences):
         uncordoned = before.object.spec.unschedulable and not after.spec.unschedulable
         if uncordoned or not is_fenced(after, self.profile.own):
             self._vetoes[after.metadata.uid] = record.received_at
-            if len(self._vetoes) > VETOES_MAX:
-                self._vetoes.popitem(last=False)
 
     def judge(self, record: AuditRecord, node: Object) -> str | None:
         vetoed = self._vetoes.get(node.metadata.uid)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections import OrderedDict
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from remediator.adapters.audit import AuditRecord
 from remediator.chaos.profile import Profile
 from remediator.chaos.rules.endings import Books
-from remediator.chaos.rules.rule import Rule, at, is_fenced, is_node_write
+from remediator.chaos.rules.rule import Recent, Rule, at, is_fenced, is_node_write
 from remediator.chaos.rules.stream import resource_of
 from remediator.chaos.world import World, shown_by
-
-ATTEMPTS_MAX: Final = 100_000
 
 
 class _Reboots(Rule):
@@ -59,13 +56,11 @@ class RebootOnce(_Reboots):
 
     def __init__(self, profile: Profile, world: World) -> None:
         super().__init__(profile, world)
-        self._asked: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._asked: Recent[tuple[str, str], None] = Recent()
 
     def judge(self, node: str, attempt: str) -> str | None:
         again = (node, attempt) in self._asked
         self._asked[node, attempt] = None
-        if len(self._asked) > ATTEMPTS_MAX:
-            self._asked.popitem(last=False)
         return self.tell(f"{node} is asked a second time in attempt {attempt or '-'}" if again else None)
 
 

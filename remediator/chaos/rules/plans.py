@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from remediator.adapters.audit import AuditRecord
 from remediator.chaos.profile import Budget, Profile
-from remediator.chaos.rules.rule import Rule, fences_in, is_eviction, is_fenced, is_node_write, list_at
+from remediator.chaos.rules.rule import Rule, at, fences_in, is_eviction, is_fenced, is_node_write, list_at
 from remediator.chaos.rules.stream import resource_of
 from remediator.chaos.world import Object, World, shown_by
 
@@ -46,12 +46,14 @@ class LevelBudget(Rule):
         return is_fenced(node, self.profile.own)
 
 
-class OneSpareOnePlan(Rule):
-    """A spare that is promised twice leaves one of two places empty."""
+class Promises(Rule):
+    """Folds which spare is promised to whom: ``held``, spare and holder, as the list was written last."""
 
-    id: ClassVar = "S14"
-    sentence: ClassVar = "No spare is promised to two at once."
-    needs: ClassVar = ("claims",)
+    needs: ClassVar[tuple[str, ...]] = ("claims",)
+
+    def __init__(self, profile: Profile, world: World) -> None:
+        super().__init__(profile, world)
+        self.held: tuple[tuple[str, str], ...] = ()
 
     def see(self, record: AuditRecord) -> str | None:
         claims = self.profile.claims
@@ -63,11 +65,26 @@ class OneSpareOnePlan(Rule):
         if shown is None:
             self.can_not_tell(record)
             return None
-        held: dict[str, str] = {}
-        for item in list_at(shown, claims.path):
-            spare, holder = str(item.get(claims.spare) or ""), str(item.get(claims.holder) or "")
-            if spare and held.setdefault(spare, holder) != holder:
-                return self.tell(f"{spare} is promised to {held[spare]} and to {holder}")
+        before = self.held
+        items = ((at(item, claims.spare), at(item, claims.holder)) for item in list_at(shown, claims.path))
+        self.held = tuple((spare, holder) for spare, holder in items if spare)
+        return self.promised(frozenset(spare for spare, _ in self.held) - {spare for spare, _ in before})
+
+    def promised(self, fresh: frozenset[str]) -> str | None:
+        """What is wrong with the promises as they stand; ``fresh`` are spares that nobody had before."""
+
+
+class OneSpareOnePlan(Promises):
+    """A spare that is promised twice leaves one of two places empty."""
+
+    id: ClassVar = "S14"
+    sentence: ClassVar = "No spare is promised to two at once."
+
+    def promised(self, fresh: frozenset[str]) -> str | None:  # noqa: ARG002 - also who had it before may share it
+        first: dict[str, str] = {}
+        for spare, holder in self.held:
+            if first.setdefault(spare, holder) != holder:
+                return self.tell(f"{spare} is promised to {first[spare]} and to {holder}")
         return self.tell(None)
 
 

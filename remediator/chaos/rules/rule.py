@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Final
+from collections import OrderedDict
+from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -13,7 +14,26 @@ from remediator.adapters.audit import AuditRecord
 from remediator.chaos.profile import Own, Profile
 from remediator.chaos.world import Object, World
 
+REMEMBERED_MAX: Final = 100_000
 _KEYS: Final = re.compile(r"\[[^]]+\]|[^.\[\]]+")
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Recent(OrderedDict[K, V]):
+    """Remembers what was set last, and no more than ``most`` of it."""
+
+    def __init__(self, most: int = REMEMBERED_MAX) -> None:
+        super().__init__()
+        self._most = most
+
+    def __setitem__(self, key: K, value: V) -> None:
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        while len(self) > self._most:
+            self.popitem(last=False)
 
 
 class Rule(ABC):

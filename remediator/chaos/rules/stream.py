@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict, deque
+from collections import deque
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import ClassVar, Final
 
 from remediator.adapters.audit import WRITE_VERBS, AuditRecord
 from remediator.chaos.profile import Profile
-from remediator.chaos.rules.rule import Rule
+from remediator.chaos.rules.rule import Recent, Rule
 from remediator.chaos.world import World, shown_by
 
 WINDOW: Final = timedelta(minutes=1)
-OBJECTS_MAX: Final = 100_000
 DECISION: Final = "authorization.k8s.io/decision"  # the API server's own annotation of each record
+
+FINALIZERS: Final = b'"finalizers"'
 
 Key = tuple[str, str, str]  # resource, namespace, name
 
@@ -81,7 +82,7 @@ class NoHotLoop(Rule):
 
     def __init__(self, profile: Profile, world: World) -> None:
         super().__init__(profile, world)
-        self._written: OrderedDict[Key, deque[datetime]] = OrderedDict()
+        self._written: Recent[Key, deque[datetime]] = Recent()
 
     def see(self, record: AuditRecord) -> str | None:
         limits = self.profile.limits
@@ -89,14 +90,10 @@ class NoHotLoop(Rule):
             return None
         if resource_of(record) in limits.heartbeats:
             return None
-        about, most = record.object_ref, limits.writes_per_object_per_minute
-        key = about.resource, about.namespace, about.name
-        if record.verb == "create" and not about.subresource:
+        key, most = _key(record), limits.writes_per_object_per_minute
+        if record.verb == "create" and not record.object_ref.subresource:
             self._written.pop(key, None)  # another object of that name
-        times = self._written.setdefault(key, deque())
-        self._written.move_to_end(key)
-        if len(self._written) > OBJECTS_MAX:
-            self._written.popitem(last=False)
+        self._written[key] = times = self._written.get(key) or deque()
         while times and record.received_at - times[0] > WINDOW:
             times.popleft()
         times.append(record.received_at)
@@ -104,6 +101,50 @@ class NoHotLoop(Rule):
             return self.tell(None)
         times.clear()  # one finding for each time that the limit is passed
         return self.tell(f"written {most + 1} times within a minute")
+
+
+class OwnFinalizers(Rule):
+    """Whose finalizer it is still has something to clean up."""
+
+    id: ClassVar = "S26"
+    sentence: ClassVar = "No finalizer of somebody else's is taken off an object."
+    needs: ClassVar = ("own",)
+
+    def __init__(self, profile: Profile, world: World) -> None:
+        super().__init__(profile, world)
+        self._held: Recent[Key, frozenset[str]] = Recent()
+
+    def see(self, record: AuditRecord) -> str | None:
+        before = self._held.get(_key(record))
+        self.overhear(record)
+        if not before or not record.committed or record.object_ref.subresource:
+            return None
+        if record.verb not in ("update", "patch"):
+            return None
+        if not bytes(record.response_object):
+            self.can_not_tell(record)
+            return None
+        lost = sorted(each for each in before - self._now(record) if not self.profile.owns(each))
+        return self.tell(f"took {', '.join(lost)} off" if lost else None)
+
+    def overhear(self, record: AuditRecord) -> None:
+        about = record.object_ref
+        if not record.committed or about.subresource or record.verb not in WRITE_VERBS:
+            return
+        found, key = self._now(record), _key(record)
+        if found:
+            self._held[key] = found
+        elif key in self._held and bytes(record.response_object):
+            del self._held[key]
+
+    def _now(self, record: AuditRecord) -> frozenset[str]:
+        shown = shown_by(record) if FINALIZERS in bytes(record.response_object) else None
+        return frozenset(shown.metadata.finalizers) if shown is not None else frozenset()
+
+
+def _key(record: AuditRecord) -> Key:
+    about = record.object_ref
+    return about.resource, about.namespace, about.name
 
 
 class LeastPrivilege(Rule):

@@ -51,8 +51,9 @@ def test_reference_controller_holds_every_rule_in_drawn_histories() -> None:
 
     assert [each.broken for each in outcomes] == [()] * 10
     answered = {verdict.rule for each in outcomes for verdict in each.report.verdicts if verdict.judged}
-    rare = {"S14", "S21", "S27"}
-    assert answered | rare >= {rule.id for rule in RULES} - {"S21"}
+    # It writes nothing that has finalizers, has no pods of its own, and is no identity that only looks.
+    without_a_case = {"S21", "S26", "S31"}
+    assert answered | {"S14", "S27"} >= {rule.id for rule in RULES} - without_a_case
 
 
 def test_each_rule_that_bugs_name_is_one() -> None:

@@ -17,7 +17,10 @@ def run_is(trace: Trace, name: str, state: str, *, node: str = NODE) -> None:
 
 
 PROFILE = replace(
-    load_profile("remediator"), faults=(Fault(condition="KernelDeadlock"),), opt_out="example.com/out"
+    load_profile("remediator"),
+    faults=(Fault(condition="KernelDeadlock"),),
+    opt_out="example.com/out",
+    longest={"Draining": 60.0},
 )
 
 
@@ -64,6 +67,30 @@ def test_work_whose_record_was_deleted_is_over() -> None:
     trace.write("delete", "remediations", "m-1", left={"kind": "Status"})
 
     assert verdict(trace, "L1").answer == "held"
+
+
+LATE = "m-1 was Draining for 61 s, 60 it may"
+
+
+@pytest.mark.parametrize(("waits", "text"), [(59, None), (60, LATE)])
+def test_work_that_stood_in_a_state_for_too_long_is_told_when_it_leaves_it(
+    waits: int, text: str | None
+) -> None:
+    trace = Trace()
+    for state in ("Draining",) * (waits + 1) + ("Held",):
+        run_is(trace, "m-1", state)
+    found = verdict(trace, "L6")
+
+    assert [each.text for each in found.findings] == ([text] if text else [])
+
+
+def test_work_that_stands_in_a_state_for_too_long_is_told_at_the_end() -> None:
+    trace = Trace()
+    run_is(trace, "m-1", "Draining")
+    for _ in range(61):
+        trace.node(POOL)
+
+    assert [each.text for each in verdict(trace, "L6").findings] == [LATE]
 
 
 def test_fenced_node_without_work_is_an_orphan() -> None:

@@ -12,11 +12,11 @@ from remediator.chaos.profile import Budget, load_profile
 from remediator.chaos.rules import RULES
 from remediator.chaos.rules.rule import at
 from remediator.chaos.world import World
-from tests.unit.chaos import machine_cases
+from tests.unit.chaos import machine_cases, swap_cases
 from tests.unit.chaos.trace import FENCE, GOING, NODE, POD, POOL, THEM, Trace, a_node
 
 BUDGET = Budget(label="pool", value="train", most=1)
-PROFILE = replace(load_profile("remediator"), budgets=(BUDGET,), **machine_cases.FIELDS)
+PROFILE = replace(load_profile("remediator"), budgets=(BUDGET,), **machine_cases.FIELDS, **swap_cases.FIELDS)
 Play = Callable[[Trace], None]
 
 
@@ -268,6 +268,7 @@ CASES: dict[str, tuple[tuple[Play, ...], tuple[Play, ...]]] = {
     "S27": ((ask_without_right,), (lose_a_race, run_into_the_fence)),
     "S32": ((fence_what_goes,), (fence_what_goes_later,)),
     **machine_cases.CASES,
+    **swap_cases.CASES,
 }
 
 
@@ -336,6 +337,12 @@ def test_rule_that_the_profile_gives_nothing_for_is_unknown():
 
     assert unknown == {
         "S1": "the profile lacks own, budgets",
+        "S2": "the profile lacks own, budgets, plan, pools",
+        "S15": "the profile lacks own, claims, pools, floor",
+        "S16": "the profile lacks own, plan, claims, pools",
+        "S17": "the profile lacks plan, runs, pools",
+        "S26": "the profile lacks own",
+        "S31": "the profile lacks own, lease",
         "S3": "the profile lacks own, faults",
         "S3b": "the profile lacks own, plan, runs",
         "S4b": "the profile lacks plan, runs",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -34,13 +35,22 @@ def test_variants_change_one_thing_each_and_ask_for_the_same() -> None:
     found = list(variants(scenario))
 
     assert [each.name for each in found] == [
+        "gpu-lost, other names",
         "gpu-lost, other dice",
         "gpu-lost, a replica less",
         "gpu-lost, a healthy rack more",
     ]
-    assert {each.expect for each in found} == {scenario.expect}
-    assert len({each.schedule for each in found} | {scenario.schedule}) == 4
+    assert [each.expect for each in found[1:]] == [scenario.expect] * 3
+    assert len({msgspec.json.encode(each.schedule) for each in (*found, scenario)}) == 5
     assert list(variants(named("a-bug-is-found"))) == []
+
+
+def test_variant_with_other_names_expects_them_too() -> None:
+    found = next(variants(named("gpu-lost")))
+
+    assert [each.node for each in found.schedule.events] == ["gpu-a-02"]
+    assert found.expect.fenced == {"gpu-a-02": 15.0}
+    assert "work gpu-a-02: gpu.bus: Returned gpu-a-08" in found.expect.ends, "the spare is called as before"
 
 
 @pytest.mark.timeout(120)
@@ -62,6 +72,7 @@ def an_outcome() -> Outcome:
         starts=1,
         reboots=1,
         ending=("work gpu-a-01: gpu.bus: Returned gpu-a-08",),
+        fenced_s={"gpu-a-01": 10.0},
     )
 
 
@@ -75,6 +86,9 @@ def an_outcome() -> Outcome:
         (Expected(), {"crash": "ValueError()"}, "crash is broken"),
         (Expected(), {"idle_events": (0,)}, "events[0] could not happen"),
         (Expected(), {"idle_faults": (2,)}, "faults[2] never struck"),
+        (Expected(fenced={"gpu-a-01": 4}), {}, "gpu-a-01 was fenced after 5.0 s, 4 it may take"),
+        (Expected(fenced={"gpu-a-02": 4}), {}, "gpu-a-02 was never fenced"),
+        (Expected(fenced={"gpu-a-01": 5}), {}, None),
         (Expected(idle=True), {"idle_faults": (2,)}, None),
         (Expected(reboots=1, ends=("gpu.bus",), never=("Held",)), {}, None),
     ],

@@ -49,6 +49,7 @@ class Trace:
         version: int | None = None,
         dry_run: bool = False,
         level: str = "RequestResponse",
+        run: str = "m-1",
     ) -> None:
         """One request. ``left`` is the object that it left behind, without its version."""
         self._version += 1
@@ -66,7 +67,7 @@ class Trace:
                 "verb": verb,
                 "requestURI": f"/api/v1/{resource}/{name}" + ("?dryRun=All" if dry_run else ""),
                 "user": {"username": user},
-                "userAgent": f"remediator/0.1.0 (term={term}; run=m-1)" if user == US else "kubectl/v1",
+                "userAgent": f"remediator/0.1.0 (term={term}; run={run})" if user == US else "kubectl/v1",
                 "objectRef": {
                     "resource": resource, "subresource": subresource, "namespace": namespace, "name": name,
                 },
