@@ -19,6 +19,7 @@ class Bug(enum.Enum):
 
     EVICTS_BY_NAME = "an eviction says no uid", "S4"
     NAME_AS_KEY = "work goes on with a new Node of the same name", "S4b", "S3"
+    MOVES_BY_NAME = "the end of the work moves whatever bears the name", "S4b"
     PATCHES_BLINDLY = "a Node's taints are written without the version that was read", "S5"
     REBOOTS_FIRST = "the reboot is asked for before the fence stands", "S6"
     EVICTS_FIRST = "pods are evicted before the fence stands", "S7"
@@ -48,7 +49,7 @@ class Bug(enum.Enum):
     BREAKER_IN_MEMORY = "the storm guard forgets with the process", "S30"
     IGNORES_PEERS = "nodes that an autoscaler is deleting are fenced", "S32"
     NO_DEADLINE = "a pod that never ends is waited for for ever", "L1"
-    LATE_DEADLINE = "no step is given up before forty minutes", "L6"
+    LATE_DEADLINE = "no step is given up before half an hour", "L6"
     EDGE_TRIGGERED = "what the first list showed, or broke while nobody watched, is not looked at", "L2"
     DEAF_AFTER_410 = "a watch whose history is gone is opened again at the same place, for ever", "L2"
     FORGETS_THE_FENCE = "the work is closed before the fence is taken away", "L4"

@@ -76,6 +76,8 @@ class Repairs:
             return
         node = found.body
         if node["metadata"]["uid"] != spec["uid"]:
+            if Bug.MOVES_BY_NAME in self._bugs:
+                await self._patch_node(repair, node, _pool(node, "buffer"))
             if Bug.NAME_AS_KEY not in self._bugs:
                 await self.say(repair, "Gone")
                 return
@@ -308,7 +310,7 @@ class Repairs:
         return self._api.now - instant(repair["status"]["since"])
 
     def _late(self, repair: Json) -> bool:
-        most = STEP * 4 if Bug.LATE_DEADLINE in self._bugs else STEP
+        most = STEP * 3 if Bug.LATE_DEADLINE in self._bugs else STEP
         return self._age(repair) > most and Bug.NO_DEADLINE not in self._bugs
 
 

@@ -74,37 +74,25 @@ class RunsEnd(Books):
 
 
 class StepsEnd(Books):
-    """A drain that a pod holds up for ever holds up everything behind it."""
+    """A drain that a pod holds up for hours holds up everything behind it."""
 
     id: ClassVar = "L6"
-    sentence: ClassVar = "No piece of work stands in a state longer than the profile says."
+    sentence: ClassVar = "No piece of work leaves a state later than the profile says."
     needs: ClassVar = ("runs", "longest")
 
     def __init__(self, profile: Profile, world: World) -> None:
         super().__init__(profile, world)
         self._since: dict[str, datetime] = {}
-        self._last: datetime | None = None
-
-    def overhear(self, record: AuditRecord) -> None:
-        self._last = record.received_at
 
     def stood(self, name: str, piece: Piece, when: datetime) -> str | None:
-        self._last = when
         before = self.stands.get(name)
-        wrong = self._late(name, when) if before is not None and before.state != piece.state else None
-        if before is None or before.state != piece.state:
-            self._since[name] = when
-        return wrong
-
-    def end(self) -> str | None:
-        last = self._last
-        return _several([each for name in self.stands if last and (each := self._late(name, last))])
-
-    def _late(self, name: str, when: datetime) -> str | None:
-        state = self.stands[name].state
-        most = self.profile.longest.get(state, float("inf"))
-        age_s = (when - self._since[name]).total_seconds()
-        return f"{name} was {state} for {age_s:.0f} s, {most:g} it may" if age_s > most else None
+        if before is not None and before.state == piece.state:
+            return None
+        since, self._since[name] = self._since.get(name, when), when
+        most = self.profile.longest.get(before.state, float("inf")) if before is not None else float("inf")
+        stood_s = (when - since).total_seconds()
+        late = before is not None and stood_s > most
+        return f"{name} was {before.state} for {stood_s:.0f} s, {most:g} it may" if before and late else None
 
 
 class NoOrphans(Books):

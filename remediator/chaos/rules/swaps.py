@@ -88,8 +88,9 @@ class CountedUntilReplaced(_Moves):
             if is_fenced(state.object, self.profile.own) and self.pool(state.object) == budget.value
         }
         gone = {name for (work, pool), name in self._left.items() if self._misses(budget, work, pool, name)}
-        names = fenced | gone | {node.metadata.name}
-        if len(names) <= budget.most:
+        members = fenced | {node.metadata.name}
+        names = members | gone
+        if len(names) <= budget.most or len(members) > budget.most:  # where members are too many, S1 says so
             return None
         return f"{len(names)} nodes of {budget.value} are fenced or taken out, {budget.most} may be"
 

@@ -84,15 +84,6 @@ def test_work_that_stood_in_a_state_for_too_long_is_told_when_it_leaves_it(
     assert [each.text for each in found.findings] == ([text] if text else [])
 
 
-def test_work_that_stands_in_a_state_for_too_long_is_told_at_the_end() -> None:
-    trace = Trace()
-    run_is(trace, "m-1", "Draining")
-    for _ in range(61):
-        trace.node(POOL)
-
-    assert [each.text for each in verdict(trace, "L6").findings] == [LATE]
-
-
 def test_fenced_node_without_work_is_an_orphan() -> None:
     trace = fenced()
     run_is(trace, "m-1", "Returned")
