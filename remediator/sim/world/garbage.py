@@ -18,6 +18,7 @@ ORPHAN: Final = "orphan"
 #: Kinds that own something, or are owned, in a cluster like this one.
 KINDS: Final = (
     ("", "pods"),
+    ("", "configmaps"),
     ("apps", "deployments"),
     ("apps", "replicasets"),
     ("apps", "statefulsets"),

@@ -287,15 +287,21 @@ class Jobs(PodKeeper):
         living = alive(pods)
         wanted = spec.get("completions", 1)
         if done >= wanted:
-            self._end(obj, "Complete", done, failed)
-        elif failed > spec.get("backoffLimit", 6) or self._late(obj):
+            self._end(obj, "Complete", "CompletionsReached", done, failed)
+        elif (why := self._failed(obj, failed)) is not None:
             for pod in living:
                 self.drop_pod(pod)
-            self._end(obj, "Failed", done, failed)
+            self._end(obj, "Failed", why, done, failed)
         else:
             for _ in range(min(spec.get("parallelism", 1), wanted - done) - len(living)):
                 self.make_pod(obj)
             self.say(obj, {"active": len(living), "succeeded": done, "failed": failed})
+
+    def _failed(self, obj: Json, failed: int) -> str | None:
+        """Why the Job has failed; None: it has not."""
+        if failed > obj["spec"].get("backoffLimit", 6):
+            return "BackoffLimitExceeded"
+        return "DeadlineExceeded" if self._late(obj) else None
 
     def _late(self, obj: Json) -> bool:
         limit = obj["spec"].get("activeDeadlineSeconds")
@@ -307,9 +313,9 @@ class Jobs(PodKeeper):
             self.wake(key_of(obj), limit + 1.0)
         return late
 
-    def _end(self, obj: Json, how: str, done: int, failed: int) -> None:
+    def _end(self, obj: Json, how: str, why: str, done: int, failed: int) -> None:
         at = wire_time(self.clock.now())
-        condition = {"type": how, "status": "True", "lastTransitionTime": at}
+        condition = {"type": how, "status": "True", "reason": why, "lastTransitionTime": at}
         self.say(obj, {"active": 0, "succeeded": done, "failed": failed, "conditions": [condition]})
 
     def _sweep(self, obj: Json) -> None:
