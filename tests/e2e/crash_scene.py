@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from remediator.fleet.exporter_state import ExporterStates
 from remediator.testbed.stage import Stage
 from remediator.testbed.waiting import wait_until
 from remediator.testbed.write_faults import Fate, read_journal
@@ -22,14 +23,14 @@ class Story:
 
     name: str
     playbook: str
-    inject: Callable[[Stage], None]
+    inject: Callable[[ExporterStates], None]
 
 
-HARD: Final = Story("hard", "gpu-off-bus", lambda stage: stage.exporters.inject_xid(BAD, 5, 79))
+HARD: Final = Story("hard", "gpu-off-bus", lambda pages: pages.inject_xid(BAD, 5, 79))
 SOFT: Final = Story(
     "soft",
     "gpu-row-remap",
-    lambda stage: stage.exporters.set_gauge(BAD, 1, "DCGM_FI_DEV_ROW_REMAP_PENDING", 1),
+    lambda pages: pages.set_gauge(BAD, 1, "DCGM_FI_DEV_ROW_REMAP_PENDING", 1),
 )
 STORIES: Final = {story.name: story for story in (HARD, SOFT)}
 
@@ -96,7 +97,7 @@ class CrashScene:
             timeout_s=SETTLE_S,
             what="the faulty controller to lead, or to die",
         )
-        story.inject(stage)
+        story.inject(stage.exporters)
         self._until(lambda: not stage.controller_alive or self.world.settled(), journal, SETTLE_S)
         if not stage.controller_alive:
             code = stage.controller.await_end(0)

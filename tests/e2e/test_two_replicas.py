@@ -193,7 +193,7 @@ def test_leader_that_stood_still_before_a_write_does_no_harm(
 ) -> None:
     """Suspended between its last check and the request, and back when another one leads: the worst case."""
     with replicas.both("--point", point, "--fate", Fate.FROZEN.value) as duo:
-        HARD.inject(duo.stage)
+        HARD.inject(duo.stage.exporters)
         wait_until(
             lambda: (point, Fate.FROZEN.value) in read_journal(duo.journal),
             timeout_s=SETTLE_S,
@@ -218,7 +218,7 @@ def test_request_held_in_the_network_past_a_takeover_lands_nowhere(
     stage = replicas.world.stage
     frozen = ("--point", point, "--fate", Fate.FROZEN.value)
     with Pipe(stage.cluster.layout.api) as pipe, replicas.both(*frozen, server=pipe.url) as duo:
-        HARD.inject(stage)
+        HARD.inject(stage.exporters)
         wait_until(
             lambda: (point, Fate.FROZEN.value) in read_journal(duo.journal),
             timeout_s=SETTLE_S,
@@ -278,7 +278,7 @@ def soak(replicas: Replicas) -> Iterator[None]:
 def test_successor_of_a_wrong_clock_soaks_for_the_whole_time(replicas: Replicas, offset_s: int) -> None:
     """Since when it is quiet stands in the record: an hour's error would end the soak at once, or never."""
     with replicas.both("--clock-offset", str(offset_s)) as duo:
-        HARD.inject(duo.stage)
+        HARD.inject(duo.stage.exporters)
         duo.await_step("reboot")
         wait_until(lambda: soaks(duo.stage), timeout_s=SETTLE_S, what="the soak to begin", detail=duo.detail)
         duo.first.stop(crash=True)
@@ -309,7 +309,7 @@ def says_quiet(record: AuditRecord) -> bool:
 def test_clean_exit_hands_over_without_waiting_for_the_lease(replicas: Replicas, reference: Ending) -> None:
     """A rolling update in the middle of a run: the Lease is given back, and the standby goes on."""
     with replicas.both() as duo:
-        HARD.inject(duo.stage)
+        HARD.inject(duo.stage.exporters)
         duo.await_step("fence")
         duo.first.stop()
         holder = duo.stage.api.get(LEASE)["spec"]["holderIdentity"]
@@ -327,7 +327,7 @@ def test_lease_that_somebody_meddles_with_makes_no_two_leaders(
 ) -> None:
     """Who leads may change, or nobody leads for a Lease's time; what is done is done once."""
     with replicas.both() as duo:
-        HARD.inject(duo.stage)
+        HARD.inject(duo.stage.exporters)
         duo.await_step("fence")
         if trouble == "deleted":
             duo.stage.api.remove(LEASE)
