@@ -72,13 +72,18 @@ class ExporterStates:
         pod: Callable[[str], PodLabels | None] = a_training_pod,
     ) -> None:
         self._clock = clock
+        self._pod = pod
         self._lock = RLock()
         self._on_reach: Callable[[str, bool], None] | None = None
-        now = clock()
-        self._exporters = {
-            machine.node: _Exporter(machine, page_for(machine, pod=pod(machine.node)), booted_at=now)
-            for machine in machines
-        }
+        self._exporters: dict[str, _Exporter] = {}
+        for machine in machines:
+            self.add(machine)
+
+    def add(self, machine: Machine) -> None:
+        """One more machine, whose exporter starts now."""
+        page = page_for(machine, pod=self._pod(machine.node))
+        with self._lock:
+            self._exporters[machine.node] = _Exporter(machine, page, booted_at=self._clock())
 
     @property
     def nodes(self) -> tuple[str, ...]:

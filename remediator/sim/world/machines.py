@@ -55,6 +55,19 @@ class Machines(Part):
         for spec in self._specs.values():
             self._register(spec)
 
+    def add(self, spec: NodeSpec) -> None:
+        """One more machine, whose kubelet registers its Node now.
+
+        Raises:
+            ValueError: there is one of that name.
+        """
+        if spec.name in self._specs:
+            raise ValueError(f"{spec.name} is there already")
+        self._specs[spec.name] = spec
+        if spec.gpus:
+            self.exporters.add(spec.machine)
+        self._register(spec)
+
     def _register(self, spec: NodeSpec) -> None:
         self.actor.send("POST", NODES, node_object(spec, at=wire_time(self.clock.now())))
         self._say_ready(spec.name)

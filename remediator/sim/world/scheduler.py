@@ -104,7 +104,7 @@ class Scheduler(Part):
         shape = _shape(pod)
         fitting = shapes.get(shape)
         if fitting is None:
-            fitting = shapes[shape] = [room for room in rooms if _lets_in(room.node, pod)]
+            fitting = shapes[shape] = [room for room in rooms if lets_in(room.node, pod)]
         for room in fitting:
             if room.pods > 0 and room.gpus >= gpus_of(pod) and not (_apart(pod) and _app(pod) in room.apps):
                 _give(room, pod)
@@ -127,7 +127,8 @@ def gpus_of(pod: Json) -> int:
     return total
 
 
-def _lets_in(node: Json, pod: Json) -> bool:
+def lets_in(node: Json, pod: Json) -> bool:
+    """Does the pod name this node, or none, and tolerate its taints?"""
     tolerations = pod["spec"].get("tolerations") or ()
     taints = node["spec"].get("taints") or ()
     return matches_node(pod, node) and all(
