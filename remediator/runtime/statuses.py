@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 import structlog
 from msgspec import UNSET
 
-from remediator.core.match import selects
 from remediator.core.pages import EXPORTER_PAGES, pages_condition
 from remediator.core.request import FleetView
 from remediator.core.spare_search import SpareSearch
@@ -19,6 +19,7 @@ from remediator.model.meta import Condition
 from remediator.model.pool import ResourcePool
 from remediator.ports import Clock, PageSource, Records
 from remediator.runtime.diagnosis import Diagnoses
+from remediator.runtime.matching import Matching
 from remediator.runtime.scout import Scout
 from remediator.runtime.world import World
 
@@ -47,6 +48,7 @@ class Statuses:
         self._pages = pages
         self._records = records
         self._clock = clock
+        self._matching = Matching()
         self.term = 0
 
     async def run(self) -> None:
@@ -124,12 +126,14 @@ class Statuses:
             _log.warning("status not written", object=action.name, error=str(error))
 
     async def _playbooks(self, view: FleetView) -> None:
-        nodes = list(view.nodes.values())
-        for name, playbook in sorted(self._world.caches.playbooks.views().items()):
+        playbooks = self._world.caches.playbooks.views()
+        matching = self._matching.counted(playbooks, view.nodes)
+        active = Counter(run.spec.playbook.name for run in view.runs.values())
+        for name, playbook in sorted(playbooks.items()):
             wanted = playbook_status(
                 playbook,
-                matching=sum(selects(playbook.spec.nodes, node.labels) for node in nodes),
-                active=sum(run.spec.playbook.name == name for run in view.runs.values()),
+                matching=matching.get(name, 0),
+                active=active[name],
                 now=write_instant(view.now.replace(microsecond=0)),
             )
             if wanted != playbook.status:
