@@ -209,11 +209,14 @@ class Cache(Protocol[T_co]):
     def __len__(self) -> int:
         """How many objects there are."""
 
+    def __contains__(self, key: object) -> bool:
+        """Is there an object of that key?"""
+
     def get(self, key: str) -> T_co | None:
         """The object of that key (``name`` or ``namespace/name``), or None."""
 
     def views(self) -> Mapping[str, T_co]:
-        """All objects by key: one frozen state."""
+        """All objects by key: one frozen state, which is a copy; not to be asked for once for each object."""
 
     def version_of(self, key: str) -> int:
         """resourceVersion of the stored object; 0 when absent."""

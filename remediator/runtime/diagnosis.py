@@ -275,7 +275,7 @@ class Diagnoses:
             last = failed or PageTrouble("NotFetched", "not fetched for three periods")
             return PageTrouble(last.kind, f"exporter page stale: {last.text}")
         view = self._world.node(node)
-        wrong = wrong_host(reading, view, self._world.caches.nodes.views()) if view is not None else None
+        wrong = wrong_host(reading, view, self._world.caches.nodes) if view is not None else None
         return PageTrouble("OtherNode", wrong) if wrong else None
 
     def _was_fresh(self, reading: PageReading) -> bool:

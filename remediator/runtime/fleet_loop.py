@@ -40,6 +40,9 @@ WAITING_S: Final = 1.0
 STANDING_S: Final = 5.0  # what waits for a clock and for nothing that wakes us is late by this at most
 AFTER_ERROR_S: Final = 2.0
 CONFLICT_PAUSE_S: Final = 0.1
+# After a pass, so that news of many nodes make one pass: a pass costs more the more nodes there are.
+GAP_PER_NODE_S: Final = 25e-6
+GAP_MOST_S: Final = 0.25
 _EXPECTED: Final = (TransientError, PermanentError)
 
 _log = structlog.get_logger(__name__)
@@ -110,7 +113,9 @@ class FleetLoop:
                 # News must not shorten this: what failed would be sent as often as the server answers.
                 await self._clock.sleep(pause_s if self._failed else self._conflict_pause_s())
                 continue
-            nap = asyncio.ensure_future(self._clock.sleep(pause_s))
+            gap_s = min(GAP_MOST_S, GAP_PER_NODE_S * len(self._world.caches.nodes))
+            await self._clock.sleep(gap_s)
+            nap = asyncio.ensure_future(self._clock.sleep(max(0.0, pause_s - gap_s)))
             wake = asyncio.ensure_future(self._wake.wait())
             try:
                 await asyncio.wait((nap, wake), return_when=asyncio.FIRST_COMPLETED)

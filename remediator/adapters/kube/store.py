@@ -60,7 +60,7 @@ class Store(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._views)
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._views
 
     def get(self, key: str) -> T | None:

@@ -20,6 +20,9 @@ class Shelf(Generic[T]):
     def __len__(self) -> int:
         return len(self._views)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._views
+
     def get(self, key: str) -> T | None:
         return self._views.get(key)
 

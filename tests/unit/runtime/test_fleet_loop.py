@@ -252,10 +252,30 @@ async def test_fleet_news_during_a_pass_begins_the_next_one_at_once():
     rig.diagnose()
     gate.set()
     await rig.clock.settle()
+    await rig.clock.advance(0.001)
     await rig.clock.settle()
     loop.cancel()
 
     assert len(rig.granted()) == 2
+
+
+@pytest.mark.asyncio
+async def test_fleet_makes_one_pass_of_the_news_of_many_nodes():
+    """At the start each page of 10,000 is news; a pass for each of them would take minutes."""
+    rig = Rig()
+    passes: list[float] = []
+    rig.fleet.on_passed = lambda _, pause_s: passes.append(pause_s)
+    loop = asyncio.ensure_future(rig.fleet.run())
+    await rig.settle(20)
+    assert len(passes) == 1
+    for _ in range(50):
+        rig.fleet.wake()
+        await rig.settle(4)
+    await rig.clock.advance(0.001)
+    await rig.settle(20)
+    loop.cancel()
+
+    assert len(passes) == 2
 
 
 @pytest.mark.asyncio
