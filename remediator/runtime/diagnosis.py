@@ -42,6 +42,7 @@ class Diagnoses:
         self._telemetry = telemetry
         self._due = DueHeap(clock)
         self._book: Book = bind(())
+        self._expects: dict[str, tuple[NodeView, bool]] = {}
         self._polarity: Mapping[str, Status] = {}
         self._readings: dict[str, PageReading] = {}
         self._counted: dict[str, PageReading] = {}  # the page that the last diagnosis rests on
@@ -111,10 +112,16 @@ class Diagnoses:
         return self.expects_page(node) and self.reading(node) is None
 
     def expects_page(self, node: str) -> bool:
+        """Would a playbook read it? Remembered until node or playbooks change: spares are asked each pass."""
         view = self._world.node(node)
-        return view is not None and any(
-            playbook.uses_exporter and playbook.selects(view.labels) for playbook in self._book.playbooks
-        )
+        if view is None:
+            return False
+        known = self._expects.get(node)
+        if known is None or known[0] is not view:
+            books = self._book.playbooks
+            wanted = any(each.uses_exporter and each.selects(view.labels) for each in books)
+            known = self._expects[node] = (view, wanted)
+        return known[1]
 
     def reading(self, node: str) -> PageReading | None:
         """The node's page when it is fresh and its own."""
@@ -154,6 +161,7 @@ class Diagnoses:
             self._counted.pop(name, None)
             self._looked_at.pop(name, None)
             self._failures.pop(name, None)
+            self._expects.pop(name, None)
             self._garbled.discard(name)
             self._due.discard(name)
             self.on_change(name)
@@ -193,6 +201,7 @@ class Diagnoses:
     def rules_changed(self) -> None:
         """Playbooks or policy changed: judge every node anew."""
         self._book = bind(compile_playbooks(self._world.playbooks))
+        self._expects.clear()
         self._polarity = overrides(self._world.policy_spec.conditions)
         for name in self._world.caches.nodes.views():
             self._due.add(name)

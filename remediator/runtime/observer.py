@@ -5,7 +5,7 @@ It remembers looks only for as long as the run is open; nothing here has to surv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from msgspec import UNSET
@@ -59,14 +59,14 @@ class Observer:
         self._memory: dict[str, _Memory] = {}
         self.repairs_before: Callable[[Remediation], int] = lambda _: 0
 
-    def fleetwide(self) -> Fleetwide:
-        """What spares are judged by besides their Nodes; looked up for the buffers' members only."""
+    def fleetwide(self, names: Iterable[str]) -> Fleetwide:
+        """What spares are judged by besides their Nodes, for those of these names."""
         world, diagnoses = self._world, self._diagnoses
         exporter = world.policy_spec.exporter is not UNSET
         sick, blind, strikes = {}, set(), {}
         at_work = {run.spec.node.uid: name for name, run in world.open_runs.items()}
         conflicted = world.conflicted()
-        for name in world.spares():
+        for name in names:
             signals = diagnoses.signals_of(name)
             node = world.node(name)
             if signals:
@@ -112,7 +112,7 @@ class Observer:
             run=run,
             playbook=playbook,
             policy=world.policy_spec,
-            fleetwide=self.fleetwide(),
+            fleetwide=self.fleetwide([spare.name] if spare and world.is_spare(spare.name) else ()),
             node=node,
             grant=grant,
             spare=spare,

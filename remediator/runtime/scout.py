@@ -67,7 +67,7 @@ class Scout:
             census=world.census,
             runs=world.open_runs,
             ledgers=world.settled_ledgers(),
-            fleetwide=self._observer.fleetwide(),
+            fleetwide=self._observer.fleetwide(world.spares()),
             adopted=world.adopted(),
             own_nodes=self.own_nodes(),
             conflicted=world.conflicted(),

@@ -110,11 +110,7 @@ class World:
         caches.nodes.subscribe(self._node_changed)
         caches.runs.subscribe(self._run_changed)
         caches.pools.subscribe(lambda _, before, after: self._rules_changed(before, after))
-        caches.policies.subscribe(
-            lambda _, before, after: self._rules_changed(
-                before.policy if before else None, after.policy if after else None
-            )
-        )
+        caches.policies.subscribe(lambda _, before, after: self._policy_changed(before, after))
         caches.playbooks.subscribe(lambda _, before, after: self._rules_changed(before, after))
         caches.ledgers.subscribe(self._ledger_changed)
 
@@ -149,8 +145,14 @@ class World:
 
     def spares(self) -> frozenset[str]:
         """Members of every Buffer pool."""
-        buffers = [name for name, pool in self.pools.items() if pool.spec.role == "Buffer"]
-        return frozenset[str]().union(*(self.census.members(name) for name in buffers))
+        return frozenset[str]().union(*(self.census.members(name) for name in self._buffers()))
+
+    def is_spare(self, node: str) -> bool:
+        """Is it one of ``spares``?"""
+        return any(node in self.census.members(name) for name in self._buffers())
+
+    def _buffers(self) -> list[str]:
+        return [name for name, pool in self.pools.items() if pool.spec.role == "Buffer"]
 
     def strikes_of(self, node: str) -> int:
         """How many repairs the machine behind this node has had."""
@@ -398,6 +400,11 @@ class World:
     def _ledger_changed(self, name: str, *_: object) -> None:
         for node in self._index.machines.get(name, ()):
             self.on_node(node, self.node(node), self.node(node))
+
+    def _policy_changed(self, before: PolicyObject | None, after: PolicyObject | None) -> None:
+        if self.policy is after:
+            self._written_policy = None  # the watch has caught up; nobody need compare any more
+        self._rules_changed(before.policy if before else None, after.policy if after else None)
 
     def _rules_changed(self, before: _Ruling | None, after: _Ruling | None) -> None:
         if before is not None and after is not None and before.spec == after.spec:

@@ -167,7 +167,7 @@ async def test_observer_sick_and_blind_spares_are_known():
     rig.break_node("spare-1")
     rig.diagnose()
 
-    found = rig.observer.fleetwide()
+    found = rig.observer.fleetwide(rig.world.spares())
 
     assert set(found.sick) == {"spare-1"}
     assert found.blind == {"spare-1"}
@@ -225,7 +225,7 @@ async def test_observer_spare_that_people_or_a_namesake_claim_is_none():
     rig.server.put("ledgers", "machine-spare-3", a_custom("ManagedNode", {"adopt": adopt}))
     rig.server.flush()
 
-    assert set(rig.observer.fleetwide().sick) == {"spare-2", "spare-3", "twin"}
+    assert set(rig.observer.fleetwide(rig.world.spares()).sick) == {"spare-2", "spare-3", "twin"}
 
 
 @pytest.mark.asyncio
@@ -241,7 +241,7 @@ async def test_observer_spare_with_a_bad_condition_that_no_playbook_reads_is_non
         rig.change("nodes", name, {"status": {"conditions": conditions}})
     rig.diagnose()
 
-    assert dict(rig.observer.fleetwide().sick) == {
+    assert dict(rig.observer.fleetwide(rig.world.spares()).sick) == {
         "spare-1": "GPUMissing=True: R",
         "spare-3": "FansQuiet=False: R",
     }

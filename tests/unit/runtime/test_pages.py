@@ -7,7 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from remediator.core.diagnose import Diagnosis
-from remediator.model.meta import Condition
+from remediator.model.meta import Condition, LabelSelector
+from remediator.model.playbook import NodeSelection
 from remediator.model.pool import PoolStatus
 from remediator.model.signal import PageTrouble
 from tests.unit.runtime.rig import Rig, with_exporter, xid_book
@@ -150,3 +151,16 @@ def test_failures_are_counted_by_reason():
     lines = rig.metrics.render().decode().splitlines()
     assert 'remediator_page_failures_total{reason="Unreachable"} 2.0' in lines
     assert 'remediator_page_failures_total{reason="TimedOut"} 0.0' in lines
+
+
+def test_page_is_expected_of_whom_a_playbook_selects_now():
+    """What is remembered follows a label that changes, and a playbook that is edited."""
+    selector = NodeSelection(selector=LabelSelector(match_labels={"gpu": "yes"}))
+    rig = Rig(playbooks=[xid_book(79, nodes=selector)], policy=with_exporter())
+    seen = [rig.diagnoses.expects_page("gpu-1")]
+    rig.change("nodes", "gpu-1", {"metadata": {"labels": {"gpu": "yes"}}})
+    seen.append(rig.diagnoses.expects_page("gpu-1"))
+    rig.change("playbooks", "p", {"spec": {"nodes": {"selector": {"matchLabels": {"gpu": "no"}}}}})
+    seen.append(rig.diagnoses.expects_page("gpu-1"))
+
+    assert seen == [False, True, False]
