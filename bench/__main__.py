@@ -30,6 +30,7 @@ from bench import (
     memory,
     report,
     scrape,
+    simulated_fleet,
     watch_ingest,
     writes_per_run,
 )
@@ -105,6 +106,11 @@ FIGURES: Final[Mapping[str, Figure]] = MappingProxyType(
         ),
         "chaos_histories": Figure(
             "Histories of remediator on the simulated cluster.", chaos_histories.measure, large=True
+        ),
+        "simulated_fleet": Figure(
+            "A fleet on the simulator, with one controller, by its size.",
+            partial(simulated_fleet.measure, sizes=(1_000, 10_000)),
+            large=True,
         ),
         "chaos_check": Figure("Audit records judged by all rules of chaos check.", chaos_check.measure),
         "memory": Figure("Resident memory of the controller.", memory.measure, large=True),
