@@ -32,6 +32,7 @@ from bench import (
     scrape,
     simulated_fleet,
     watch_ingest,
+    watch_trouble,
     writes_per_run,
 )
 from bench.context import Context
@@ -110,6 +111,11 @@ FIGURES: Final[Mapping[str, Figure]] = MappingProxyType(
         "simulated_fleet": Figure(
             "A fleet on the simulator, with one controller, by its size.",
             partial(simulated_fleet.measure, sizes=(1_000, 10_000)),
+            large=True,
+        ),
+        "watch_trouble": Figure(
+            "How much later a fault is answered when its watch is in trouble, simulated.",
+            watch_trouble.measure,
             large=True,
         ),
         "chaos_check": Figure("Audit records judged by all rules of chaos check.", chaos_check.measure),
