@@ -20,6 +20,7 @@ from remediator.ports import Clock, Response, Transport
 from remediator.sim.refusal import Refused
 
 SERVER_ERRORS: Final = ((500, "InternalError"), (503, "ServiceUnavailable"), (504, "Timeout"))
+BOOKMARK: Final = b'"BOOKMARK"'
 PAGE: Final = b"<html><body>502 Bad Gateway</body></html>"
 # Faults of requests that would change something, by their methods.
 CHANGES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -119,7 +120,9 @@ class FaultyTransport(Relay):
         lines = self.open(call)
         try:
             async for line in lines:
-                fault = self._drawn("GET", call.path, watch=True)
+                fault = self._drawn("GET", call.path, watch=True, bookmark=BOOKMARK in line[:40])
+                if fault is not None and fault.kind == "BookmarksMissing":
+                    continue
                 if fault is not None and fault.kind == "WatchEnds":
                     return
                 if fault is not None and fault.kind == "WatchBreaks":
@@ -135,13 +138,15 @@ class FaultyTransport(Relay):
         finally:
             await close_lines(lines)
 
-    def _drawn(self, method: str, path: str, *, watch: bool) -> Fault | None:
+    def _drawn(self, method: str, path: str, *, watch: bool, bookmark: bool = False) -> Fault | None:
         """The first fault that is due and whose die falls; it counts as fired."""
         now = self._clock.monotonic() - self._began_s
         for number, fault in self._faults:
             if not fault.from_s <= now < fault.to_s or (fault.kind in WATCHES) is not watch:
                 continue
             if method not in CHANGES.get(fault.kind, (method,)):
+                continue
+            if fault.kind == "BookmarksMissing" and not bookmark:
                 continue
             if fault.verb and fault.verb != method:
                 continue

@@ -38,7 +38,15 @@ WORDS: Final = Words(
     others=(*AROUND, "PagesLie", "PageTrouble", "Heal"),
     conditions=("KernelDeadlock=True", "ReadonlyFilesystem=True", "FrequentKubeletRestart=True"),
     resources=("remediations", "remediationpolicies"),
-    strikes=(*FAULT_KINDS, "Garbled", "Denied", "Unauthorized", "WatchRepeats", "WatchLate"),
+    strikes=(
+        *FAULT_KINDS,
+        "Garbled",
+        "Denied",
+        "Unauthorized",
+        "WatchRepeats",
+        "WatchLate",
+        "BookmarksMissing",
+    ),
 )
 
 

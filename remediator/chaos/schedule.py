@@ -29,6 +29,7 @@ FaultKind = Literal[
     "Garbled",  # F12: what was done is answered with something that is no JSON
     "WatchRepeats",  # F8: an event comes twice
     "WatchLate",  # F8: events come ``seconds`` late, in their order
+    "BookmarksMissing",  # F9: events come, and nothing says that there are no others
     "WatchEnds",  # F6: closed as the server does
     "WatchBreaks",  # F6: reset
     "WatchHangs",  # F6: half open, nobody says anything
@@ -40,7 +41,9 @@ FaultKind = Literal[
 AT_SERVER: Final = frozenset(("HistoryGone", "CacheHangs"))
 # What happens to whoever leads, and to no node.
 LEADERS: Final = frozenset(("KillLeader", "StopLeader", "HaltLeader", "ClockJump"))
-WATCHES: Final = frozenset(("WatchEnds", "WatchBreaks", "WatchHangs", "WatchRepeats", "WatchLate"))
+WATCHES: Final = frozenset(
+    ("WatchEnds", "WatchBreaks", "WatchHangs", "WatchRepeats", "WatchLate", "BookmarksMissing")
+)
 
 EventKind = Literal[
     "Xid",  # a page shows the XID ``value`` on GPU 0

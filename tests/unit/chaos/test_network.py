@@ -27,6 +27,7 @@ class Well:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.lines: tuple[bytes, ...] = (b"1", b"2", b"3")
 
     async def request(self, method: str, path: str, **_: Any) -> Response:
         self.asked.append(f"{method} {path}")
@@ -35,7 +36,7 @@ class Well:
     async def stream(
         self, path: str, *, query: Mapping[str, str] | None = None, **_: Any
     ) -> AsyncIterator[bytes]:
-        for line in (b"1", b"2", b"3"):
+        for line in self.lines:
             yield line
 
 
@@ -246,5 +247,15 @@ def test_watch_that_is_late_keeps_the_order() -> None:
         scene = Scene(now("WatchLate", seconds=2.0))
         assert await scene.lines() == [b"1", b"2", b"3"]
         assert scene.clock.monotonic() == pytest.approx(6.0)
+
+    play(story)
+
+
+def test_bookmarks_are_held_back_and_events_are_not() -> None:
+    async def story() -> None:
+        scene = Scene(now("BookmarksMissing"))
+        scene.server.lines = (b'{"type":"BOOKMARK","object":{}}', b'{"type":"ADDED","object":{}}')
+        assert await scene.lines() == [b'{"type":"ADDED","object":{}}']
+        assert scene.fired[0] == 1, "an event is none that it strikes at"
 
     play(story)
