@@ -89,10 +89,10 @@ class StepsEnd(Books):
         if before is not None and before.state == piece.state:
             return None
         since, self._since[name] = self._since.get(name, when), when
-        most = self.profile.longest.get(before.state, float("inf")) if before is not None else float("inf")
-        stood_s = (when - since).total_seconds()
-        late = before is not None and stood_s > most
-        return f"{name} was {before.state} for {stood_s:.0f} s, {most:g} it may" if before and late else None
+        if before is None:
+            return None
+        most, stood_s = self.profile.longest.get(before.state, float("inf")), (when - since).total_seconds()
+        return f"{name} was {before.state} for {stood_s:.0f} s, {most:g} it may" if stood_s > most else None
 
 
 class NoOrphans(Books):

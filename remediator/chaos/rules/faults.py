@@ -60,7 +60,6 @@ class ReasonStands(_Fences):
 
     def __init__(self, profile: Profile, world: World) -> None:
         super().__init__(profile, world)
-        self._pattern = re.compile(profile.plan.user_agent) if profile.plan is not None else None
         self._begun_for: Recent[str, frozenset[tuple[str, str]]] = Recent()
 
     def see(self, record: AuditRecord) -> str | None:
@@ -81,8 +80,7 @@ class ReasonStands(_Fences):
             self._begun_for[record.object_ref.name] = frozenset(conditions)
 
     def judge(self, record: AuditRecord, node: Object) -> str | None:
-        named = self._pattern.search(record.user_agent) if self._pattern is not None else None
-        wanted = self._begun_for.get(named[1]) if named is not None else None
+        wanted = self._begun_for.get(self.work(record))
         if wanted is None:
             return None
         # What the server answered: many logs keep no bodies of what kubelets and detectors write.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -71,16 +70,11 @@ class SameMachine(Books):
     sentence: ClassVar = "What work writes on a Node goes to the uid that the work is about."
     needs: ClassVar = ("plan", "runs")
 
-    def __init__(self, profile: Profile, world: World) -> None:
-        super().__init__(profile, world)
-        self._pattern = re.compile(profile.plan.user_agent) if profile.plan is not None else None
-
     def see(self, record: AuditRecord) -> str | None:
         super().see(record)
-        if self._pattern is None or not is_node_write(record) or not record.committed:
+        if not is_node_write(record) or not record.committed:
             return None
-        named, after = self._pattern.search(record.user_agent), shown_by(record)
-        piece = self.stands.get(named[1]) if named is not None else None
+        piece, after = self.stands.get(self.work(record)), shown_by(record)
         if piece is None or after is None or piece.node != after.metadata.name or not piece.uid:
             return None
         other = after.metadata.uid != piece.uid

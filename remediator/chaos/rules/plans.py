@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import ClassVar
 
 from remediator.adapters.audit import AuditRecord
@@ -95,12 +94,8 @@ class Explained(Rule):
     sentence: ClassVar = "Every fence and every eviction names the piece of work that it belongs to."
     needs: ClassVar = ("own", "plan")
 
-    def __init__(self, profile: Profile, world: World) -> None:
-        super().__init__(profile, world)
-        self._pattern = re.compile(profile.plan.user_agent) if profile.plan is not None else None
-
     def see(self, record: AuditRecord) -> str | None:
-        if self._pattern is None or not (is_eviction(record) or fences_in(record, self.profile.own)):
+        if not (is_eviction(record) or fences_in(record, self.profile.own)):
             return None
-        named = self._pattern.search(record.user_agent) is not None
+        named = self.work(record)
         return self.tell(None if named else f"its User-Agent names no work: {record.user_agent[:120]}")

@@ -56,6 +56,7 @@ class Rule(ABC):
         self.world = world
         self.judged = 0
         self.unjudged = 0
+        self._names_work = re.compile(profile.plan.user_agent) if profile.plan is not None else None
 
     @abstractmethod
     def see(self, record: AuditRecord) -> str | None:
@@ -67,6 +68,11 @@ class Rule(ABC):
     def end(self) -> str | None:
         """What is wrong at the end of a log that ends in calm; None: nothing, or no rule about that."""
         return None
+
+    def work(self, record: AuditRecord) -> str:
+        """The piece of work that a request says it belongs to; empty where it says none."""
+        named = self._names_work.search(record.user_agent) if self._names_work is not None else None
+        return named[1] if named is not None else ""
 
     def tell(self, wrong: str | None) -> str | None:
         """Count one judged case."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -17,10 +16,6 @@ from remediator.chaos.world import Object, World, shown_by
 class _Moves(Rule):
     """Looks at every write of the controller's that takes a Node from one pool to another."""
 
-    def __init__(self, profile: Profile, world: World) -> None:
-        super().__init__(profile, world)
-        self._pattern = re.compile(profile.plan.user_agent) if profile.plan is not None else None
-
     def see(self, record: AuditRecord) -> str | None:
         if not is_node_write(record) or not record.committed:
             return None
@@ -33,7 +28,7 @@ class _Moves(Rule):
     def written(self, record: AuditRecord, before: Object, after: Object) -> str | None:
         """What is wrong with a write of a Node; the default looks only at those that move it."""
         old, new = self.pool(before), self.pool(after)
-        return self.moved(self._work(record), before, new) if old != new else None
+        return self.moved(self.work(record), before, new) if old != new else None
 
     @abstractmethod
     def moved(self, work: str, node: Object, new: str) -> str | None:
@@ -46,10 +41,6 @@ class _Moves(Rule):
     def spare(self, pool: str) -> bool:
         """Do the nodes of this pool wait for work?"""
         return self.profile.pools is not None and pool in self.profile.pools.spare
-
-    def _work(self, record: AuditRecord) -> str:
-        named = self._pattern.search(record.user_agent) if self._pattern is not None else None
-        return named[1] if named is not None else ""
 
 
 class CountedUntilReplaced(_Moves):
@@ -120,7 +111,7 @@ class LeavesLast(_Moves):
     def moved(self, work: str, node: Object, new: str) -> str | None:  # noqa: ARG002 - it leaves, wherever to
         if not is_fenced(node, self.profile.own) or self.spare(self.pool(node)):
             return None
-        promised = {spare for spare, holder in self._promises.held if holder == work}
+        promised = [spare for spare, holder in self._promises.held if holder == work]
         waiting = [each for each in promised if self._waits(each)]
         return self.tell(f"{waiting[0]} was promised, and still waits" if waiting else None)
 
