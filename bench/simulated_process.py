@@ -8,6 +8,7 @@ A process of its own, so that its memory is the fleet's.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from bench.machine import memory_kb
 from remediator.app.simulation import Simulation, enforcing, shipped_objects
 from remediator.chaos.campaign import hush
 from remediator.fleet.dcgm_fields import TELLING
@@ -145,16 +147,10 @@ async def _measure(nodes: int, trials: int, seconds: float) -> Measured:
         start_cpu_s=start_cpu_s,
         seconds_per_cpu_s=ratio,
         patches_per_cpu_s=patches,
-        rss_mb=_rss_mb(),
+        rss_mb=memory_kb(os.getpid(), "VmRSS") / 1_024,
         taint_cpu_ms=tuple(each for each, _ in took),
         taint_virtual_ms=tuple(each for _, each in took),
     )
-
-
-def _rss_mb() -> float:
-    with open("/proc/self/status", encoding="ascii") as file:
-        line = next(each for each in file if each.startswith("VmRSS"))
-    return int(line.split()[1]) / 1_024
 
 
 def main() -> None:

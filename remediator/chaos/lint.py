@@ -7,9 +7,9 @@ from typing import Final
 
 from remediator.adapters.exporters.scan import XID_MAX
 from remediator.chaos.draw import PARTS, TROUBLES
+from remediator.chaos.history import fleet_of
 from remediator.chaos.incidents import REBOOTS
 from remediator.chaos.schedule import LEADERS, Event, Schedule
-from remediator.fleet.layout import build_fleet
 
 # Events that are about no single node.
 _OF_THE_CLUSTER: Final = frozenset((*LEADERS, "PagesLie", "PartDown"))
@@ -19,8 +19,7 @@ Found = tuple[tuple[str | int, ...], str, str]  # the field's path, what is wron
 
 def problems(schedule: Schedule) -> list[Found]:
     """Everything in it that can't be played, in its order."""
-    specs = build_fleet(schedule.racks, schedule.per_rack, infer=1, buffer=1)
-    nodes = [spec.name for spec in specs if spec.gpus]
+    nodes = [spec.name for spec in fleet_of(schedule) if spec.gpus]
     found = [
         (("events", number, *field), wrong, fix)
         for number, event in enumerate(schedule.events)

@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 from remediator.adapters.audit import AuditRecord
 from remediator.chaos.profile import Profile
 from remediator.chaos.rules.faults import is_faulty
-from remediator.chaos.rules.rule import Rule, at, is_fenced
+from remediator.chaos.rules.rule import Recent, Rule, at, is_fenced
 from remediator.chaos.rules.stream import resource_of
 from remediator.chaos.world import Object, World
 
@@ -82,7 +82,7 @@ class StepsEnd(Books):
 
     def __init__(self, profile: Profile, world: World) -> None:
         super().__init__(profile, world)
-        self._since: dict[str, datetime] = {}
+        self._since: Recent[str, datetime] = Recent()
 
     def stood(self, name: str, piece: Piece, when: datetime) -> str | None:
         before = self.stands.get(name)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from remediator.adapters.audit import AuditRecord
-from remediator.chaos.rules.rule import Rule, body_of, fences_in, is_eviction, is_node_write
-from remediator.chaos.world import NodeState, Object, shown_by
+from remediator.chaos.rules.rule import NodeWrites, Rule, body_of, fences_in, is_eviction, is_node_write
+from remediator.chaos.world import NodeState, Object
 
 
 class VersionBound(Rule):
@@ -30,20 +30,14 @@ class VersionBound(Rule):
         return self.tell(None if body.metadata.resource_version else "no resourceVersion in the request")
 
 
-class OwnFieldsOnly(Rule):
+class OwnFieldsOnly(NodeWrites):
     """Others work on the same nodes."""
 
     id: ClassVar = "S12"
     sentence: ClassVar = "A write of a Node changes the controller's own keys, and lifts no foreign cordon."
     needs: ClassVar = ("own",)
 
-    def see(self, record: AuditRecord) -> str | None:
-        if not is_node_write(record) or not record.committed:
-            return None
-        before, after = self.world.nodes.get(record.object_ref.name), shown_by(record)
-        if before is None or after is None:
-            self.can_not_tell(record)
-            return None
+    def written(self, record: AuditRecord, before: NodeState, after: Object) -> str | None:  # noqa: ARG002 - both Nodes say all
         foreign = [each for each in _changes(before.object, after) if not self._may(each)]
         if _lifts_foreign_cordon(before, after, self.profile.user):
             foreign.append(f"the cordon of {before.cordoned_by}")

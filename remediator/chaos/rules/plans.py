@@ -46,13 +46,18 @@ class LevelBudget(Rule):
 
 
 class Promises(Rule):
-    """Folds which spare is promised to whom: ``held``, spare and holder, as the list was written last."""
+    """Folds which spare is promised to whom.
+
+    ``held`` are spares with their holders as the list was written last; ``fresh`` are spares in it that
+    nobody had before.
+    """
 
     needs: ClassVar[tuple[str, ...]] = ("claims",)
 
     def __init__(self, profile: Profile, world: World) -> None:
         super().__init__(profile, world)
         self.held: tuple[tuple[str, str], ...] = ()
+        self.fresh: frozenset[str] = frozenset()
 
     def see(self, record: AuditRecord) -> str | None:
         claims = self.profile.claims
@@ -64,13 +69,14 @@ class Promises(Rule):
         if shown is None:
             self.can_not_tell(record)
             return None
-        before = self.held
+        before = {spare for spare, _ in self.held}
         items = ((at(item, claims.spare), at(item, claims.holder)) for item in list_at(shown, claims.path))
         self.held = tuple((spare, holder) for spare, holder in items if spare)
-        return self.promised(frozenset(spare for spare, _ in self.held) - {spare for spare, _ in before})
+        self.fresh = frozenset(spare for spare, _ in self.held) - before
+        return self.promised()
 
-    def promised(self, fresh: frozenset[str]) -> str | None:
-        """What is wrong with the promises as they stand; ``fresh`` are spares that nobody had before."""
+    def promised(self) -> str | None:
+        """What is wrong with the promises as they stand."""
 
 
 class OneSpareOnePlan(Promises):
@@ -79,7 +85,7 @@ class OneSpareOnePlan(Promises):
     id: ClassVar = "S14"
     sentence: ClassVar = "No spare is promised to two at once."
 
-    def promised(self, fresh: frozenset[str]) -> str | None:  # noqa: ARG002 - also who had it before may share it
+    def promised(self) -> str | None:
         first: dict[str, str] = {}
         for spare, holder in self.held:
             if first.setdefault(spare, holder) != holder:

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from remediator.adapters.audit import AuditRecord
 from remediator.chaos.profile import Own, Profile
-from remediator.chaos.world import Object, World
+from remediator.chaos.world import NodeState, Object, World, shown_by
 
 REMEMBERED_MAX: Final = 100_000
 _KEYS: Final = re.compile(r"\[[^]]+\]|[^.\[\]]+")
@@ -23,16 +23,12 @@ V = TypeVar("V")
 
 
 class Recent(OrderedDict[K, V]):
-    """Remembers what was set last, and no more than ``most`` of it."""
-
-    def __init__(self, most: int = REMEMBERED_MAX) -> None:
-        super().__init__()
-        self._most = most
+    """Remembers what was set last, and a bounded number of it."""
 
     def __setitem__(self, key: K, value: V) -> None:
         super().__setitem__(key, value)
         self.move_to_end(key)
-        while len(self) > self._most:
+        while len(self) > REMEMBERED_MAX:
             self.popitem(last=False)
 
 
@@ -166,3 +162,20 @@ def is_fenced(node: Object | None, own: Own | None) -> bool:
 def is_node_write(record: AuditRecord) -> bool:
     about = record.object_ref
     return about.resource == "nodes" and not about.subresource and record.verb in ("update", "patch")
+
+
+class NodeWrites(Rule):
+    """Looks at every write of a Node that was taken, with the Node before and after it."""
+
+    def see(self, record: AuditRecord) -> str | None:
+        if not is_node_write(record) or not record.committed:
+            return None
+        before, after = self.world.nodes.get(record.object_ref.name), shown_by(record)
+        if before is None or after is None:
+            self.can_not_tell(record)
+            return None
+        return self.written(record, before, after)
+
+    @abstractmethod
+    def written(self, record: AuditRecord, before: NodeState, after: Object) -> str | None:
+        """What is wrong with this write."""

@@ -10,8 +10,8 @@ from typing import ClassVar, Final
 
 from remediator.adapters.audit import WRITE_VERBS, AuditRecord
 from remediator.chaos.profile import Profile
-from remediator.chaos.rules.rule import Recent, Rule
-from remediator.chaos.world import World, shown_by
+from remediator.chaos.rules.rule import NodeWrites, Recent, Rule
+from remediator.chaos.world import NodeState, Object, World, shown_by
 
 WINDOW: Final = timedelta(minutes=1)
 DECISION: Final = "authorization.k8s.io/decision"  # the API server's own annotation of each record
@@ -54,22 +54,13 @@ class TermNeverFalls(Rule):
         return self.tell(f"term {number} wrote after term {max(newer)} had begun" if newer else None)
 
 
-class NoEmptyWrite(Rule):
+class NoEmptyWrite(NodeWrites):
     """A write that changes nothing still costs a revision's worth of work, and hides a loop."""
 
     id: ClassVar = "S22"
     sentence: ClassVar = "Every accepted write of a Node changes something."
 
-    def see(self, record: AuditRecord) -> str | None:
-        about = record.object_ref
-        if about.resource != "nodes" or about.subresource or not record.committed:
-            return None
-        if record.verb not in ("update", "patch"):
-            return None
-        before, after = self.world.nodes.get(about.name), shown_by(record)
-        if before is None or after is None:
-            self.can_not_tell(record)
-            return None
+    def written(self, record: AuditRecord, before: NodeState, after: Object) -> str | None:  # noqa: ARG002 - both Nodes say all
         same = before.object.metadata.resource_version == after.metadata.resource_version
         return self.tell("the version is as it was before" if same else None)
 

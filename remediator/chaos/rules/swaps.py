@@ -9,26 +9,16 @@ from remediator.adapters.audit import AuditRecord
 from remediator.chaos.profile import Budget, Pools, Profile
 from remediator.chaos.rules.endings import Books
 from remediator.chaos.rules.plans import Promises
-from remediator.chaos.rules.rule import Recent, Rule, is_fenced, is_node_write
-from remediator.chaos.world import Object, World, shown_by
+from remediator.chaos.rules.rule import NodeWrites, Recent, is_fenced
+from remediator.chaos.world import NodeState, Object, World
 
 
-class _Moves(Rule):
+class _Moves(NodeWrites):
     """Looks at every write of the controller's that takes a Node from one pool to another."""
 
-    def see(self, record: AuditRecord) -> str | None:
-        if not is_node_write(record) or not record.committed:
-            return None
-        before, after = self.world.nodes.get(record.object_ref.name), shown_by(record)
-        if before is None or after is None:
-            self.can_not_tell(record)
-            return None
-        return self.written(record, before.object, after)
-
-    def written(self, record: AuditRecord, before: Object, after: Object) -> str | None:
-        """What is wrong with a write of a Node; the default looks only at those that move it."""
-        old, new = self.pool(before), self.pool(after)
-        return self.moved(self.work(record), before, new) if old != new else None
+    def written(self, record: AuditRecord, before: NodeState, after: Object) -> str | None:
+        old, new = self.pool(before.object), self.pool(after)
+        return self.moved(self.work(record), before.object, new) if old != new else None
 
     @abstractmethod
     def moved(self, work: str, node: Object, new: str) -> str | None:
@@ -55,10 +45,10 @@ class CountedUntilReplaced(_Moves):
         self._left: Recent[tuple[str, str], str] = Recent()  # work and pool: the node that has left it
         self._came: Recent[tuple[str, str], None] = Recent()  # work and pool: another one has come
 
-    def written(self, record: AuditRecord, before: Object, after: Object) -> str | None:
-        wrong = None
-        if is_fenced(after, self.profile.own) and not is_fenced(before, self.profile.own):
-            over = (self._over(each, before) for each in self.profile.budgets if self._counts(each, before))
+    def written(self, record: AuditRecord, before: NodeState, after: Object) -> str | None:
+        wrong, node = None, before.object
+        if is_fenced(after, self.profile.own) and not is_fenced(node, self.profile.own):
+            over = (self._over(each, node) for each in self.profile.budgets if self._counts(each, node))
             wrong = self.tell(next(filter(None, over), None))
         super().written(record, before, after)
         return wrong
@@ -154,9 +144,9 @@ class Reserve(Promises):
     sentence: ClassVar = "A promise leaves as many spares unpromised as the profile says."
     needs: ClassVar = ("own", "claims", "pools", "floor")
 
-    def promised(self, fresh: frozenset[str]) -> str | None:
+    def promised(self) -> str | None:
         pools, floor = self.profile.pools, self.profile.floor
-        if pools is None or not fresh:
+        if pools is None or not self.fresh:
             return None
         free = {name for name, state in self.world.nodes.items() if self._free(state.object, pools)}
         left = len(free.difference(spare for spare, _ in self.held))
