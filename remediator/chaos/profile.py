@@ -61,12 +61,13 @@ class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     holder: Key
 
 
-class Reasons(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Reasons(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """Where a piece of work says why it was begun: a list in its object.
 
     Items whose field ``source`` is ``is_condition`` mean a condition of the Node, its type in the field
     ``condition``; ``status`` is a pattern of the field ``text`` with one group. Others mean what no API
-    server knows.
+    server knows. ``goes_on`` has the paths and values by which a piece of work says that it goes on with
+    an older one's, whose reasons it repeats: the machine was registered anew in the middle.
     """
 
     path: Key
@@ -75,6 +76,7 @@ class Reasons(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     condition: Key
     text: Key
     status: Key
+    goes_on: dict[str, str] = {}
 
 
 class Runs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

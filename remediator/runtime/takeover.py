@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from remediator.core.pauses import doubled
 from remediator.errors import PermanentError
 from remediator.model.action import Attribution, PatchNode
 from remediator.model.keys import ANNOTATION_TERM
@@ -62,7 +63,7 @@ class Takeover:
         return sorted(named | {grant.spare for grant in grants if grant.spare})
 
     async def _touch(self, name: str) -> None:
-        reason = ""
+        reason, turns = "", 0
         deadline = self._clock.monotonic() + TOUCH_WITHIN_S
         while self._clock.monotonic() < deadline:
             node = self._world.node(name)
@@ -84,6 +85,7 @@ class Takeover:
             reason = written.message
             if written.refusal is Refusal.CONFLICT:
                 await nodes.wait_for(version_after(node.resource_version), SEEN_WITHIN_S)
-            else:
-                await self._clock.sleep(TRY_AGAIN_S)
+            # Also after that wait: other nodes may have brought a cache that hangs past this one's version.
+            await self._clock.sleep(doubled(TRY_AGAIN_S, turns, TOUCH_WITHIN_S))
+            turns += 1
         _log.warning("node in flight not touched", node=name, error=reason)

@@ -70,8 +70,10 @@ class ReasonStands(_Fences):
         return super().see(record)
 
     def _remember(self, reasons: Reasons, record: AuditRecord) -> None:
-        conditions = set()
-        for item in list_at(self.world.content(record), reasons.path):
+        work, conditions = self.world.content(record), set()
+        if any(at(work, path) == value for path, value in reasons.goes_on.items()):
+            return  # fenced at first sight, for what was seen before it came anew
+        for item in list_at(work, reasons.path):
             found = re.match(reasons.status, str(item.get(reasons.text) or ""))
             if item.get(reasons.source) != reasons.is_condition or found is None:
                 return  # its reason stands on a page that the log does not have

@@ -60,11 +60,11 @@ def fence_what_has_recovered(trace: Trace) -> None:
     fence(trace)
 
 
-def begin(trace: Trace, source: str = "condition") -> None:
+def begin(trace: Trace, *, name: str = "m-1", trigger: str = "Fault") -> None:
     """Work is recorded, with its reason."""
-    reason = {"source": source, "key": "KernelDeadlock", "text": "KernelDeadlock=True: Hung: a task"}
-    left = {"kind": "Remediation", "spec": {"evidence": [reason]}}
-    trace.write("create", "remediations", "m-1", sent=left, left=left)
+    reason = {"source": "condition", "key": "KernelDeadlock", "text": "KernelDeadlock=True: Hung: a task"}
+    left = {"kind": "Remediation", "spec": {"trigger": trigger, "evidence": [reason]}}
+    trace.write("create", "remediations", name, sent=left, left=left)
 
 
 def fence_for_what_is_over(trace: Trace) -> None:
@@ -85,6 +85,14 @@ def fence_for_what_stands(trace: Trace) -> None:
     shows(trace, "True", POOL)
     begin(trace)
     fence(trace, status="True")
+
+
+def fence_what_came_anew(trace: Trace) -> None:
+    """Its Node came anew while its work was open: what was seen of the old is not yet said of the new."""
+    fence_for_what_stands(trace)
+    shows(trace, "", POOL, uid="u-2")
+    begin(trace, name="m-2", trigger="Reappeared")
+    fence(trace, uid="u-2", run="m-2")
 
 
 def fence_for_what_came_without_a_body(trace: Trace) -> None:
@@ -234,7 +242,7 @@ CASES: dict[str, tuple[tuple[Play, ...], tuple[Play, ...]]] = {
     ),
     "S3b": (
         (fence_for_what_is_over, fence_for_what_was_over_already),
-        (fence_for_what_stands, fence_for_what_came_without_a_body),
+        (fence_for_what_stands, fence_for_what_came_without_a_body, fence_what_came_anew),
     ),
     "S4b": ((write_on_another_machine,), (write_on_the_spare,)),
     "S6": ((reboot_without_a_fence,), (reboot_behind_the_fence,)),

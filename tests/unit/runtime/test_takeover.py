@@ -147,6 +147,23 @@ async def test_takeover_gives_up_in_bounded_time():
 
 
 @pytest.mark.asyncio
+async def test_takeover_behind_a_cache_that_hangs_sends_no_stream_of_touches():
+    """Found by seed 1354: other nodes had brought the cache past this version, and a 409 followed a 409."""
+    rig = await in_flight()
+    other = next(name for name in rig.server.names("nodes") if name != "gpu-1")
+    rig.change("nodes", other, {"metadata": {"labels": {"x": "y"}}})
+    await rig.settle(20)
+    rig.server.lag("nodes")
+    rig.change("nodes", "gpu-1", {"metadata": {"labels": {"x": "y"}}})
+    before = patches(rig)
+
+    await rig.finish(rig.takeover.settle())
+
+    assert "gpu-1" not in touched(rig)
+    assert 4 <= patches(rig) - before <= 12
+
+
+@pytest.mark.asyncio
 async def test_takeover_skips_a_node_that_is_gone():
     """Deleted in mid-run: there is nothing that an older patch could hit."""
     rig = await in_flight()
