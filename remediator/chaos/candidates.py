@@ -14,8 +14,8 @@ from remediator.errors import InputError, Problem
 BUGS: Final = {bug.slug: bug for bug in Bug}
 
 
-def candidate(controller: ControllerName, bugs: tuple[str, ...] = ()) -> Candidate:
-    """The controller of this name, with these bugs.
+def candidate(controller: ControllerName, bugs: tuple[str, ...] = (), *, raised: int = 0) -> Candidate:
+    """The controller of this name, with these bugs, and limits that are raised by so many nodes.
 
     Raises:
         InputError: there is no such bug, or the controller has none that could be switched on.
@@ -23,11 +23,11 @@ def candidate(controller: ControllerName, bugs: tuple[str, ...] = ()) -> Candida
     if controller == "remediator":
         if bugs:
             raise _wrong(bugs[0], "name the controller `reference`: only there can bugs be switched on")
-        return ours()
+        return ours(raised)
     for slug in bugs:
         if slug not in BUGS:
             raise _wrong(slug, f"name one of {', '.join(BUGS)}")
-    return reference(*(BUGS[slug] for slug in bugs))
+    return reference(*(BUGS[slug] for slug in bugs), raised=raised)
 
 
 def _wrong(slug: str, fix: str) -> InputError:

@@ -86,7 +86,7 @@ def play(schedule: Schedule, *, wrap: Wrap = as_it_is, listen: Sink = nowhere) -
     Raises:
         InputError: the schedule names a bug that is not there.
     """
-    found = candidate(schedule.controller, schedule.bugs)
+    found = candidate(schedule.controller, schedule.bugs, raised=schedule.raised)
     return run_virtual(_History(schedule, found, wrap, listen).play())
 
 

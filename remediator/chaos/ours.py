@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Final
 
 from msgspec.structs import replace
@@ -22,6 +23,7 @@ NODE_KEYS: Final = ("example.com/pool",)  # of the policy that is applied
 HOLD_S: Final = 300.0
 PER: Final = "15m"
 SOAK: Final = "5m"
+OUT_AT_ONCE: Final = 2  # of a pool, as the policy comes out for the 24 nodes at most of a drawn fleet
 # One Job a run. On a cluster whose Remediations are deleted by hand, names of runs come again.
 REBOOTS: Final = Reboots(
     resource="jobs", node=f"metadata.labels[{LABEL_NODE}]", attempt=f"metadata.labels[{LABEL_REPAIR}]"
@@ -59,10 +61,14 @@ def shipped_profile() -> Profile:
 
 
 class Ours(Subject):
-    """See ``Open`` for the arguments."""
+    """See ``Open`` for the arguments; ``raised`` is how many nodes more may be out at once."""
 
-    def __init__(self, clock: VirtualClock, *, seed: int, specs: Iterable[NodeSpec], audit: Sink) -> None:
+    def __init__(
+        self, clock: VirtualClock, *, seed: int, specs: Iterable[NodeSpec], audit: Sink, raised: int = 0
+    ) -> None:
         objects = [hastened(each) for each in enforcing(shipped_objects())]
+        if raised:
+            objects = [widened(each, raised) for each in objects]
         self._simulation = Simulation(clock, seed=seed, specs=specs, objects=objects, audit=audit)
         self.cluster = self._simulation.cluster
         self.processes: list[Process] = []
@@ -101,8 +107,29 @@ def hastened(item: Object) -> Object:
     return item | {"spec": spec | {"steps": steps} | ({"limits": limits} if limits else {})}
 
 
-def ours() -> Candidate:
-    """remediator itself, on fleets of at most 24 nodes: there the policy lets two of a pool be out."""
-    budgets = tuple(Budget(label=LABEL_POOL, value=pool, most=2) for pool in (TRAIN, INFER))
+def widened(item: Object, raised: int) -> Object:
+    """The same policy, or playbook, with limits by which so many nodes more may be out at once."""
+    spec = item.get("spec", {})
+    if item["kind"] == "RemediationPolicy":
+        floor = {"atLeast": OUT_AT_ONCE + raised}
+        more = {key: spec[key] | floor for key in ("maxUnavailable", "poolMaxUnavailable")}
+        more |= {key: spec[key] + raised for key in ("maxConcurrent", "poolMaxConcurrent", "maxRepairs")}
+        return item | {"spec": spec | more}
+    if item["kind"] == "Playbook" and "limits" in spec:
+        return item | {"spec": spec | {"limits": _raised(spec["limits"], raised)}}
+    return item
+
+
+def _raised(limits: Object, raised: int) -> Object:
+    more: Object = {"maxConcurrent": limits["maxConcurrent"] + raised} if "maxConcurrent" in limits else {}
+    if "rate" in limits:
+        more["rate"] = limits["rate"] | {"burst": limits["rate"].get("burst", 1) + raised}
+    return limits | more
+
+
+def ours(raised: int = 0) -> Candidate:
+    """remediator itself, with limits that are raised by so many nodes."""
+    most = OUT_AT_ONCE + raised
+    budgets = tuple(Budget(label=LABEL_POOL, value=pool, most=most) for pool in (TRAIN, INFER))
     profile = replace(shipped_profile(), budgets=budgets, pools=POOLS, reboots=REBOOTS, longest=LONGEST)
-    return Candidate(profile, Ours, WORDS)
+    return Candidate(profile, partial(Ours, raised=raised), WORDS)

@@ -18,7 +18,7 @@ def report_on(schedule: Schedule, *, again: str) -> tuple[Outcome, str]:
     Raises:
         InputError: the schedule names a bug that is not there.
     """
-    timeline = Timeline(candidate(schedule.controller, schedule.bugs).profile)
+    timeline = Timeline(candidate(schedule.controller, schedule.bugs, raised=schedule.raised).profile)
     decoder = msgspec.json.Decoder(AuditRecord)
     lines: list[bytes] = []
 

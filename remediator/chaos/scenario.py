@@ -97,6 +97,7 @@ def variants(scenario: Scenario) -> Iterator[Scenario]:
             schedule, replicas=schedule.replicas - 1 if schedule.replicas > 1 else 2
         ),
         "a healthy rack more": replace(schedule, racks=schedule.racks + 1),
+        "raised limits": replace(schedule, raised=schedule.raised + 1),
     }
     for what, each in changed.items():
         yield replace(scenario, name=f"{scenario.name}, {what}", schedule=each)

@@ -107,8 +107,9 @@ class Schedule(
     """One history: a fleet, what goes wrong in it, and how long it is left alone afterwards.
 
     ``calm_s`` is the longest that it may take until nothing is under way any more. Times count from
-    the moment at which a leader has settled. ``seed`` decides what is not said here. ``bugs`` are planted
-    in the reference controller; there are none in ours to switch on.
+    the moment at which a leader has settled. ``seed`` decides what is not said here. ``raised`` is how many
+    nodes more than the controller's limits say may be out at once, in all and in each pool. ``bugs`` are
+    planted in the reference controller; there are none in ours to switch on.
     """
 
     seed: int
@@ -117,6 +118,7 @@ class Schedule(
     racks: Annotated[int, Meta(ge=1, le=64)] = 3
     per_rack: Annotated[int, Meta(ge=3, le=64)] = 8
     replicas: Annotated[int, Meta(ge=1, le=3)] = 2
+    raised: Annotated[int, Meta(ge=0, le=8)] = 0
     faults: Annotated[tuple[Fault, ...], Meta(max_length=FAULTS_MAX)] = ()
     events: Annotated[tuple[Event, ...], Meta(max_length=EVENTS_MAX)] = ()
     calm_s: Seconds = 21_600.0

@@ -47,10 +47,14 @@ class Controller:
         clock: of its machine.
         name: of this process, which no other one has.
         bugs: that are switched on.
+        most: so many nodes may be fenced at once.
     """
 
-    def __init__(self, transport: Transport, clock: Clock, *, name: str, bugs: frozenset[Bug]) -> None:
+    def __init__(
+        self, transport: Transport, clock: Clock, *, name: str, bugs: frozenset[Bug], most: int = MOST
+    ) -> None:
         self._clock = clock
+        self._most = most
         self._bugs = bugs
         self._election = Election(clock, name, bugs)
         self._api = Api(transport, lambda: self._election.term, named=Bug.NAMES_NO_WORK not in bugs)
@@ -239,7 +243,7 @@ class Controller:
         recent = self._recent(book)
         if Bug.BREAKER_IN_MEMORY in self._bugs:
             recent = [each for each in self._granted.values() if self._api.now - each["at"] < STORM]
-        return self._out(book, live) < MOST and len(recent) < STORM_MOST
+        return self._out(book, live) < self._most and len(recent) < STORM_MOST
 
     def _out(self, book: Json, live: dict[str, Json]) -> int:
         """How many nodes are fenced, or are about to be."""

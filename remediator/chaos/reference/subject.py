@@ -7,6 +7,7 @@ from functools import cache, partial
 from importlib.resources import files
 from typing import Any, Final
 
+from msgspec.structs import replace
 from ruamel.yaml import YAML
 
 from remediator.app.lifeline import Life, Lifeline, Machine, Wrap, as_it_is
@@ -14,7 +15,7 @@ from remediator.chaos.draw import AROUND, Words
 from remediator.chaos.profile import load_profile
 from remediator.chaos.reference.api import REPAIR, REPAIRS
 from remediator.chaos.reference.bugs import Bug
-from remediator.chaos.reference.controller import Controller
+from remediator.chaos.reference.controller import MOST, Controller
 from remediator.chaos.reference.repair import state_of
 from remediator.chaos.subject import Candidate, Process, Subject
 from remediator.fleet.node_objects import NodeSpec
@@ -56,15 +57,16 @@ class _Process(Life):
 
 
 class Reference(Subject):
-    """See ``Open`` for the arguments; ``bugs`` are those that are switched on."""
+    """See ``Open`` for the arguments; ``bugs`` are switched on, and ``most`` nodes may be fenced at once."""
 
     def __init__(
         self, clock: VirtualClock, *, seed: int, specs: Iterable[NodeSpec], audit: Sink,
-        bugs: frozenset[Bug] = frozenset(),
+        bugs: frozenset[Bug] = frozenset(), most: int = MOST,
     ) -> None:  # fmt: skip
         self._clock = clock
         self._seed = seed
         self._bugs = bugs
+        self._most = most
         self._user = User(load_profile("reference").user, ("system:serviceaccounts", "system:authenticated"))
         self.cluster = Cluster(clock, seed=seed, specs=specs, repair_label=REPAIR, audit=audit)
         self.cluster.apply(list(_objects()))
@@ -77,7 +79,7 @@ class Reference(Subject):
             self.cluster.server, self._user, clock=self._clock, seed=self._seed * 1_000 + number + 1
         )
         lifeline = Lifeline(wrap(way), machine)
-        controller = Controller(lifeline, machine, name=f"replica-{number}", bugs=self._bugs)
+        controller = Controller(lifeline, machine, name=f"replica-{number}", bugs=self._bugs, most=self._most)
         process = _Process(controller, lifeline, machine)
         self.processes.append(process)
         return process
@@ -88,6 +90,9 @@ class Reference(Subject):
             yield f"work {repair['spec']['node']}: {state_of(repair)}"
 
 
-def reference(*bugs: Bug) -> Candidate:
-    """The reference controller with these bugs; without any it is right."""
-    return Candidate(load_profile("reference"), partial(Reference, bugs=frozenset(bugs)), WORDS)
+def reference(*bugs: Bug, raised: int = 0) -> Candidate:
+    """The reference controller with these bugs and limits raised by so many; without bugs it is right."""
+    profile = load_profile("reference")
+    budgets = tuple(replace(each, most=each.most + raised) for each in profile.budgets)
+    subject = partial(Reference, bugs=frozenset(bugs), most=MOST + raised)
+    return Candidate(replace(profile, budgets=budgets), subject, WORDS)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from remediator.app.relay import Call, Relay
 from remediator.chaos import campaign
 from remediator.chaos.history import play
-from remediator.chaos.schedule import Event, Fault, FaultKind, Schedule
+from remediator.chaos.schedule import ControllerName, Event, Fault, FaultKind, Schedule
 from remediator.cli.exits import CHECK_FAILED
 from remediator.errors import InputError
 from remediator.ports import Response, Transport
@@ -104,6 +104,23 @@ def test_watch_that_hangs_brings_no_stream_of_refused_writes() -> None:
 
     assert outcome.idle_faults == ()
     assert outcome.broken == ()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("raised", "at_once"), [(0, False), (1, True)])
+@pytest.mark.parametrize(("controller", "broken"), [("remediator", 3), ("reference", 4)])
+def test_raised_limits_let_one_node_more_be_out_at_once(
+    controller: ControllerName, broken: int, raised: int, at_once: bool
+) -> None:
+    """One more than its limits say break together: the last one waits until another has been replaced."""
+    nodes = ("gpu-a-01", "gpu-b-02", "gpu-c-03", "gpu-c-04")[:broken]
+    event = HARD if controller == "remediator" else Event(kind="Condition", detail="KernelDeadlock=True")
+    events = tuple(replace(event, at_s=5 + second, node=node) for second, node in enumerate(nodes))
+    outcome = play(replace(QUIET, controller=controller, racks=3, per_rack=8, events=events, raised=raised))
+
+    assert outcome.broken == ()
+    assert set(outcome.fenced_s) == set(nodes)
+    assert (max(outcome.fenced_s.values()) < 30) == at_once
 
 
 @pytest.mark.timeout(120)

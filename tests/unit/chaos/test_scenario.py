@@ -30,7 +30,7 @@ def test_shipped_scenario_comes_out_as_it_says(scenario: Scenario) -> None:
 
 
 def test_variants_change_one_thing_each_and_ask_for_the_same() -> None:
-    """Other dice, another number of replicas, a rack more: none of them may matter."""
+    """Other dice, another number of replicas, a rack more, higher limits: none of them may matter."""
     scenario = named("gpu-lost")
     found = list(variants(scenario))
 
@@ -39,9 +39,10 @@ def test_variants_change_one_thing_each_and_ask_for_the_same() -> None:
         "gpu-lost, other dice",
         "gpu-lost, a replica less",
         "gpu-lost, a healthy rack more",
+        "gpu-lost, raised limits",
     ]
-    assert [each.expect for each in found[1:]] == [scenario.expect] * 3
-    assert len({msgspec.json.encode(each.schedule) for each in (*found, scenario)}) == 5
+    assert [each.expect for each in found[1:]] == [scenario.expect] * 4
+    assert len({msgspec.json.encode(each.schedule) for each in (*found, scenario)}) == 6
     assert list(variants(named("a-bug-is-found"))) == []
 
 
