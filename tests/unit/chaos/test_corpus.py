@@ -13,7 +13,9 @@ from msgspec.structs import replace
 
 from remediator.chaos import campaign
 from remediator.chaos.candidates import BUGS, candidate
+from remediator.chaos.corpus import Found, hunt, told
 from remediator.chaos.history import Outcome, play
+from remediator.chaos.reference.bugs import Bug
 from remediator.chaos.rules import ENDINGS, RULES
 from remediator.chaos.schedule import ControllerName
 from remediator.errors import InputError
@@ -92,3 +94,29 @@ def test_bug_that_is_not_there_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=fix):
         candidate(controller, bugs)
+
+
+@pytest.mark.parametrize(
+    ("histories", "runs", "expected"),
+    [
+        ((1, 2, 3), 5, 3),
+        ((1, 2), 5, None),
+        ((1, 2, 4), 4, 3.0),
+        ((2, 2), 4, None),
+        ((7,), 1, 7),
+        ((), 1, None),
+    ],
+)
+def test_median_of_the_runs_is_known_when_more_than_half_have_found_the_bug(histories, runs, expected):
+    """What the others would have taken is more than any of these, however much."""
+    assert Found("b", histories, {}, runs, 9).median == expected
+
+
+@pytest.mark.timeout(120)
+def test_hunt_ends_when_the_median_is_known():
+    """The bugs come in turn, each with what its runs took; the second is too rare for one history each."""
+    easy, rare = hunt((Bug.EVICTS_BY_NAME, Bug.NAME_AS_KEY), runs=3, most=2)
+
+    assert (easy.bug, easy.median, easy.played, dict(easy.rules)) == ("evicts-by-name", 1, 1, {"S4": 3})
+    assert (rare.bug, rare.median, rare.played) == ("name-as-key", None, 2)
+    assert told(rare) == "name-as-key            found by 0 of 3 runs in 2 histories each"
