@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Final
 
 from remediator.chaos.incidents import REBOOTS
-from remediator.chaos.schedule import Event, EventKind, Fault, FaultKind, Schedule
+from remediator.chaos.schedule import BOTH, Event, EventKind, Fault, FaultKind, Schedule
 from remediator.fleet.layout import rack_name
 
 STORM_S: Final = 900.0
@@ -112,7 +112,8 @@ def _fault(rng: Random, events: Sequence[Event], words: Words) -> Fault:
         from_s=from_s,
         to_s=round(from_s + lasts_s, 1),
         share=rng.choice((0.05, 0.2, 0.5, 0.8, 1.0)),
-        on=rng.choice((*COMMON, *words.resources)),
+        # Only a kind of somebody's own comes and goes.
+        on=rng.choice(words.resources if kind in BOTH else (*COMMON, *words.resources)),
         seconds=rng.choice(TIMED[kind]) if kind in TIMED else 0.0,
     )
 

@@ -28,6 +28,8 @@ def problems(schedule: Schedule) -> list[Found]:
     for number, fault in enumerate(schedule.faults):
         if fault.kind == "WatchLate" and fault.seconds <= 0:
             found.append((("faults", number, "seconds"), "0 seconds are not late", "write how late"))
+        if fault.kind == "NotServed" and not fault.on:
+            found.append((("faults", number, "on"), "no kind is named", "write its plural, such as repairs"))
         if fault.to_s <= fault.from_s:
             wrong = f"{fault.to_s:g} is not after fromS, {fault.from_s:g}"
             found.append((("faults", number, "toS"), wrong, "write a later second"))

@@ -6,18 +6,18 @@ It can be put before any server, since it only knows requests and replies.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from random import Random
-from typing import Final, Protocol
+from typing import Final, Protocol, get_args
 
 import msgspec
 
 from remediator.adapters.kube.wire import close_lines
 from remediator.app.relay import Call, Relay, WatchCall
-from remediator.chaos.schedule import AT_SERVER, WATCHES, Fault
-from remediator.errors import TransientError
+from remediator.chaos.schedule import AT_SERVER, BOTH, WATCHES, Fault, FaultKind
+from remediator.errors import PermanentError, TransientError
 from remediator.ports import Clock, Response, Transport
-from remediator.sim.refusal import Refused
+from remediator.sim.refusal import Refused, unknown_path
 
 SERVER_ERRORS: Final = ((500, "InternalError"), (503, "ServiceUnavailable"), (504, "Timeout"))
 BOOKMARK: Final = b'"BOOKMARK"'
@@ -27,6 +27,7 @@ CHANGES: Final[Mapping[str, tuple[str, ...]]] = {
     "Conflict": ("PUT", "PATCH"),
     "Denied": ("POST", "PUT", "PATCH", "DELETE"),
 }
+REQUESTS: Final = frozenset(get_args(FaultKind)) - WATCHES
 AMBIGUOUS: Final = ((500, "InternalError"), (504, "Timeout"))
 
 
@@ -64,7 +65,7 @@ class FaultyTransport(Relay):
         self._fired = fired
 
     async def call(self, call: Call) -> Response:
-        fault = self._drawn(call.method, call.path, watch=False)
+        fault = self._drawn(call.method, call.path)
         if fault is not None and fault.kind == "Unanswered":
             await self._clock.sleep(call.timeout_s)
             raise TransientError(f"{call.what}: no complete reply within {call.timeout_s:g} s (chaos)")
@@ -108,6 +109,8 @@ class FaultyTransport(Relay):
                 return Refused(403, "Forbidden", 'admission webhook "chaos.test" denied the request')
             case "Unauthorized":
                 return Refused(401, "Unauthorized", "Unauthorized")
+            case "NotServed":
+                return unknown_path()
             case "TooMany":
                 after_s = int(fault.seconds) if fault.seconds >= 1 else None
                 return Refused(429, "TooManyRequests", "too many requests (chaos)", retry_after_s=after_s)
@@ -117,13 +120,15 @@ class FaultyTransport(Relay):
 
     async def watch(self, call: WatchCall) -> AsyncIterator[bytes]:
         what, idle_s = f"WATCH {call.path}", call.idle_timeout_s
+        if self._drawn("GET", call.path, of=BOTH):
+            raise PermanentError(f"{what}: HTTP 404 {unknown_path().message}", status=404)
         lines = self.open(call)
         try:
             async for line in lines:
-                fault = self._drawn("GET", call.path, watch=True, bookmark=BOOKMARK in line[:40])
+                fault = self._drawn("GET", call.path, of=WATCHES | BOTH, bookmark=BOOKMARK in line[:40])
                 if fault is not None and fault.kind == "BookmarksMissing":
                     continue
-                if fault is not None and fault.kind == "WatchEnds":
+                if fault is not None and fault.kind in ("WatchEnds", "NotServed"):
                     return
                 if fault is not None and fault.kind == "WatchBreaks":
                     raise TransientError(f"{what}: connection reset (chaos)")
@@ -138,11 +143,13 @@ class FaultyTransport(Relay):
         finally:
             await close_lines(lines)
 
-    def _drawn(self, method: str, path: str, *, watch: bool, bookmark: bool = False) -> Fault | None:
-        """The first fault that is due and whose die falls; it counts as fired."""
+    def _drawn(
+        self, method: str, path: str, *, of: Collection[str] = REQUESTS, bookmark: bool = False
+    ) -> Fault | None:
+        """The first fault of these kinds that is due and whose die falls; it counts as fired."""
         now = self._clock.monotonic() - self._began_s
         for number, fault in self._faults:
-            if not fault.from_s <= now < fault.to_s or (fault.kind in WATCHES) is not watch:
+            if not fault.from_s <= now < fault.to_s or fault.kind not in of:
                 continue
             if method not in CHANGES.get(fault.kind, (method,)):
                 continue

@@ -44,6 +44,7 @@ WORDS: Final = Words(
         *FAULT_KINDS,
         "Garbled",
         "Denied",
+        "NotServed",
         "Unauthorized",
         "WatchRepeats",
         "WatchLate",

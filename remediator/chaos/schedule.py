@@ -23,6 +23,7 @@ FaultKind = Literal[
     "ErrorBefore",  # F3: 500, 503 or 504, nothing was done
     "Unauthorized",  # F29: 401, as of a token that has run out
     "Denied",  # F27: 403 of an admission webhook, for a write
+    "NotServed",  # F28: 404 of the kind, as of a CRD between two versions; its watches end, and none opens
     "ErrorAfter",  # F4: 500 or 504, and it was done
     "LostReply",  # F4: the connection broke after it was done
     "Unanswered",  # F5: nothing comes back before the client gives up
@@ -44,6 +45,8 @@ LEADERS: Final = frozenset(("KillLeader", "StopLeader", "HaltLeader", "ClockJump
 WATCHES: Final = frozenset(
     ("WatchEnds", "WatchBreaks", "WatchHangs", "WatchRepeats", "WatchLate", "BookmarksMissing")
 )
+# What strikes requests and watches alike.
+BOTH: Final = frozenset(("NotServed",))
 
 EventKind = Literal[
     "Xid",  # a page shows the XID ``value`` on GPU 0

@@ -6,16 +6,18 @@ granted, so that shadow grants limit each other and nothing real.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from remediator.core import breaker, budget
 from remediator.core.lifecycle import ended, natural
 from remediator.core.request import FleetView, Request, Shadow
 from remediator.model.instant import write_instant
 from remediator.model.meta import Rate
-from remediator.model.policy import RATES_MAX, BreakerState, Grant, RateState
+from remediator.model.policy import RATES_MAX, BreakerState, Grant, PolicySpec, PolicyStatus, RateState
 from remediator.model.remediation import Remediation, RunState
 
 Out = tuple[Mapping[str, str], int]  # who does not serve, with the reason, and how many there are
@@ -58,6 +60,36 @@ def needs_grant(run: Remediation) -> bool:
     return not ended(state) and state not in _DETACHED_STATES
 
 
+def rate_limits(request: Request, policy: PolicySpec) -> tuple[tuple[str, Rate], ...]:
+    """The buckets that the request's grant takes a token of, by their scopes."""
+    limits = [("fleet", policy.rate)]
+    own = request.playbook.spec.limits
+    if own is not UNSET and own.rate is not UNSET:
+        limits.append((f"playbook/{request.playbook.name}", own.rate))
+    return tuple(limits)
+
+
+def take_back(
+    status: PolicyStatus, unborn: Sequence[Request], policy: PolicySpec, now: datetime
+) -> PolicyStatus:
+    """The books without the grants of runs that never came to be, and with their tokens again.
+
+    Nothing was done for such a grant: a fault that has to wait for the next token would wait for nothing.
+    """
+    runs = frozenset(request.run for request in unborn)
+    rates = {state.scope: state for state in status.rates}
+    for request in filter(_takes_tokens, unborn):
+        for scope, rate in rate_limits(request, policy):
+            if scope in rates:
+                rates[scope] = budget.give_back(scope, rate, rates[scope], now)
+    grants = tuple(grant for grant in status.grants if grant.run not in runs)
+    return replace(status, grants=grants, rates=tuple(rates.values()))
+
+
+def _takes_tokens(request: Request) -> bool:
+    return request.harms and not request.already_out
+
+
 class Account:
     """Grants, rates and breakers as they change in the course of one pass."""
 
@@ -98,8 +130,8 @@ class Account:
         self.grants = (*self.grants, grant)
         name = request.playbook.name
         self.begun[name] = self.begun.get(name, 0) + 1
-        if request.harms and not request.already_out:
-            for scope, rate in self.rate_limits(request):
+        if _takes_tokens(request):
+            for scope, rate in rate_limits(request, self._view.policy):
                 self.rates[scope] = budget.take(scope, rate, self.rates.get(scope), self._view.now)
             self._forget_old_rates()
             self.breakers = breaker.with_trial(self.breakers, self.scopes(request), request.run)
@@ -130,13 +162,6 @@ class Account:
         return breaker.scopes_of(
             request.fault_class, breaker.causes_of(request.node.labels, self._cause_keys)
         )
-
-    def rate_limits(self, request: Request) -> tuple[tuple[str, Rate], ...]:
-        limits = [("fleet", self._view.policy.rate)]
-        own = request.playbook.spec.limits
-        if own is not UNSET and own.rate is not UNSET:
-            limits.append((f"playbook/{request.playbook.name}", own.rate))
-        return tuple(limits)
 
     def reserved(self) -> frozenset[str]:
         return frozenset(grant.spare for grant in self.grants if grant.spare)

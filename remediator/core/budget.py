@@ -54,6 +54,12 @@ def take(scope: str, rate: Rate, state: RateState | None, now: datetime) -> Rate
     return RateState(scope=scope, tokens=round(level(rate, state, now) - 1.0, 6), at=write_instant(now))
 
 
+def give_back(scope: str, rate: Rate, state: RateState, now: datetime) -> RateState:
+    """The bucket with the token of a grant that came to nothing; never fuller than full."""
+    tokens = min(float(rate.burst), level(rate, state, now) + 1.0)
+    return RateState(scope=scope, tokens=round(tokens, 6), at=write_instant(now))
+
+
 def wait_s(rate: Rate, state: RateState | None, now: datetime) -> float:
     """Seconds until the next token; zero when one is there."""
     missing = 1.0 - level(rate, state, now)

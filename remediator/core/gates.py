@@ -13,7 +13,7 @@ from typing import Final, Literal
 from msgspec import UNSET, Struct
 
 from remediator.core import breaker, budget
-from remediator.core.account import Account, Out, handed_over, run_state
+from remediator.core.account import Account, Out, handed_over, rate_limits, run_state
 from remediator.core.again import RETURN_ROLES
 from remediator.core.lifecycle import ended
 from remediator.core.own_keys import not_ours
@@ -334,7 +334,7 @@ def _rate(case: Case) -> Answer:
     if not case.request.harms or case.request.already_out:
         return "", "no harm, no rate"
     parts, stop = [], ""
-    for scope, rate in case.account.rate_limits(case.request):
+    for scope, rate in rate_limits(case.request, case.view.policy):
         state = case.account.rates.get(scope)
         tokens = budget.level(rate, state, case.view.now)
         parts.append(f"{scope} {tokens:.2f} of {rate.burst} tokens, {rate.count} per {rate.per}")

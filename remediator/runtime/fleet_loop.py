@@ -7,7 +7,7 @@ Remediation is created at the same time as its grant; the node patch follows bot
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -16,10 +16,11 @@ import structlog
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from remediator.core.account import run_state
+from remediator.core.account import run_state, take_back
 from remediator.core.fleet import FleetDecision, Granted, Refused, decide_fleet
 from remediator.core.lifecycle import ended
 from remediator.core.pauses import doubled
+from remediator.core.request import Request
 from remediator.core.summary import policy_conditions
 from remediator.errors import PermanentError, TransientError
 from remediator.model.action import Attribution, CreateRun, SavePolicy, SaveRun
@@ -39,11 +40,17 @@ IDLE_S: Final = 10.0
 WAITING_S: Final = 1.0
 STANDING_S: Final = 5.0  # what waits for a clock and for nothing that wakes us is late by this at most
 AFTER_ERROR_S: Final = 2.0
+AFTER_ERRORS_MOST_S: Final = 8.0
 CONFLICT_PAUSE_S: Final = 0.1
 # After a pass, so that news of many nodes make one pass: a pass costs more the more nodes there are.
 GAP_PER_NODE_S: Final = 25e-6
 GAP_MOST_S: Final = 0.25
 _EXPECTED: Final = (TransientError, PermanentError)
+
+
+class _Unborn(TransientError):
+    """The server has refused the record of a run: there is none."""
+
 
 _log = structlog.get_logger(__name__)
 
@@ -76,7 +83,7 @@ class FleetLoop:
         self._wake = asyncio.Event()
         self._looked_at: frozenset[tuple[str, str]] = frozenset()
         self._unsure = False  # a PUT of the policy whose end nobody knows yet
-        self._failed = False
+        self._failures = 0  # passes in a row that were not recorded
         self._waiting: frozenset[tuple[str, str, str]] = frozenset()
         self._alike = 0  # passes in a row that refused the same requests at the same gates
         self._conflicts = 0  # in a row: the policy was another one than the grants were decided on
@@ -109,9 +116,9 @@ class FleetLoop:
         """One pass after another until cancelled; at least one every ten seconds."""
         while True:
             pause_s = await self.one_pass()
-            if self._failed or self._conflicts > 1:
+            if self._failures or self._conflicts > 1:
                 # News must not shorten this: what failed would be sent as often as the server answers.
-                await self._clock.sleep(pause_s if self._failed else self._conflict_pause_s())
+                await self._clock.sleep(pause_s if self._failures else self._conflict_pause_s())
                 continue
             gap_s = min(GAP_MOST_S, GAP_PER_NODE_S * len(self._world.caches.nodes))
             await self._clock.sleep(gap_s)
@@ -140,14 +147,14 @@ class FleetLoop:
                 await self._reread()
             pause_s = await self._decide_and_record()
         except (TransientError, PermanentError) as error:
-            self._failed = True
+            self._failures += 1
             _log.error("fleet pass not recorded", error=str(error))
             self._telemetry.count("remediator_fleet_pass_errors_total", {})
-            return AFTER_ERROR_S
+            return doubled(AFTER_ERROR_S, self._failures - 1, AFTER_ERRORS_MOST_S)
         finally:
             self._telemetry.observe("remediator_fleet_pass_seconds", {}, self._clock.monotonic() - began)
             self._get_on()
-        self._failed = False
+        self._failures = 0
         return pause_s
 
     async def _decide_and_record(self) -> float:
@@ -209,12 +216,30 @@ class FleetLoop:
         finally:
             self._scout.in_flight = frozenset()
         errors = [each for each in found if isinstance(each, BaseException)]
+        births = zip(real, found, strict=False)  # the policy's end comes last
+        unborn = [each.request for each, end in births if isinstance(end, _Unborn | PermanentError)]
         for each in real:
             self.on_granted(each.run.metadata.name)
         if all(isinstance(error, _EXPECTED) for error in errors):
-            errors += await self._end_records(decision)
+            errors += [*await self._take_back(unborn), *await self._end_records(decision)]
         for error in sorted(errors, key=lambda each: isinstance(each, _EXPECTED)):
             raise error
+
+    async def _take_back(self, unborn: Sequence[Request]) -> list[Exception]:
+        """Give back the grants of runs that the server refused to record: else they bind budget and spare.
+
+        IMPORTANT: only what is known to be nowhere. A run whose creation nobody has answered may be there.
+        """
+        basis, books = self._world.policy, self._world.policy_status  # as our PUT has left them, if it landed
+        runs = {request.run for request in unborn}
+        if basis is None or not any(grant.run in runs for grant in books.grants):
+            return []
+        status = take_back(books, unborn, basis.policy.spec, self._clock.now())
+        try:
+            await self._save_policy(status, basis)
+        except _EXPECTED as error:
+            return [error]
+        return []
 
     async def _end_records(self, decision: FleetDecision) -> list[Exception]:
         """Records that end here; what can't be written of one machine stops no other."""
@@ -238,6 +263,8 @@ class FleetLoop:
         written = await self._records.save(CreateRun(granted.run), attribution)
         if written.outcome is not Outcome.APPLIED:
             _log.warning("run not created", run=granted.run.metadata.name, error=written.message)
+            if written.refusal is Refusal.OVERLOAD:
+                raise _Unborn(f"run not created: {written.message}")
             return None
         run = msgspec.json.decode(written.body, type=Remediation)
         self._world.wrote_run(run)

@@ -42,6 +42,13 @@ def test_fault_that_ends_before_it_begins_is_named():
     assert (where, wrong) == (("faults", 0, "toS"), "9 is not after fromS, 9")
 
 
+def test_kind_that_is_not_served_has_a_name():
+    """Without one nothing at all would be served, which is another fault."""
+    [(where, wrong, fix)] = problems(Schedule(seed=1, faults=(Fault(kind="NotServed", from_s=1, to_s=9),)))
+    assert (where, wrong) == (("faults", 0, "on"), "no kind is named")
+    assert "its plural" in fix
+
+
 @pytest.mark.parametrize("controller", ["remediator", "reference"])
 def test_whatever_is_drawn_can_be_played(controller):
     """Two hundred seeds of each controller's words."""

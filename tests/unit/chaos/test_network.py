@@ -12,7 +12,7 @@ import pytest
 
 from remediator.chaos.network import FaultyTransport
 from remediator.chaos.schedule import Fault
-from remediator.errors import TransientError
+from remediator.errors import PermanentError, TransientError
 from remediator.ports import Lane, Response
 from remediator.sim.loop import VirtualClock, run_virtual, virtual_clock
 from remediator.sim.request import User
@@ -73,6 +73,7 @@ def now(kind: Any, **more: Any) -> Fault:
         ("ErrorBefore", {500, 503, 504}),
         ("Unauthorized", {401}),
         ("Denied", {403}),
+        ("NotServed", {404}),
     ],
 )
 def test_refusal_reaches_no_server(kind: str, codes: set[int]) -> None:
@@ -231,6 +232,23 @@ def test_reads_are_not_denied() -> None:
         scene = Scene(now("Denied"))
         assert (await scene.patch(method="GET")).status == 200
         assert scene.fired == {}
+
+    play(story)
+
+
+def test_kind_that_is_not_served_has_no_watch() -> None:
+    """None opens, and one that is open ends: the kind is gone, which says nothing of any object."""
+
+    async def story() -> None:
+        scene = Scene(Fault(kind="NotServed", from_s=2, to_s=9, on="nodes"))
+        lines = scene.way.stream("/api/v1/nodes", connect_timeout_s=1, idle_timeout_s=5)
+        assert await anext(lines) == b"1"
+        await scene.clock.sleep(3)
+        assert [line async for line in lines] == []
+        with pytest.raises(PermanentError, match="HTTP 404 the server could not find the requested"):
+            await scene.lines()
+        await scene.clock.sleep(7)
+        assert await scene.lines() == [b"1", b"2", b"3"]
 
     play(story)
 

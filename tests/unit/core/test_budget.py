@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.core.budget import level, resolve, spell, take, wait_s
+from remediator.core.budget import give_back, level, resolve, spell, take, wait_s
 from remediator.model.meta import Limit, Rate
 from remediator.model.policy import RateState
 from tests.unit.core.builders import at, text
@@ -87,3 +87,12 @@ def test_wait_names_the_seconds_until_the_next_token():
     """A refusal says when to look again."""
     assert wait_s(HOURLY, RateState(scope="fleet", tokens=0.5, at=text(0)), at(0)) == 300
     assert wait_s(HOURLY, None, at(0)) == 0
+
+
+def test_token_that_is_given_back_is_there_at_once_and_never_overflows():
+    """A grant that came to nothing must not make the next fault wait, nor let more go than the burst."""
+    taken = take("fleet", HOURLY, None, at(0))
+
+    assert level(HOURLY, give_back("fleet", HOURLY, taken, at(60)), at(60)) == 2
+    low = RateState(scope="fleet", tokens=0.25, at=text(0))
+    assert give_back("fleet", HOURLY, low, at(0)).tokens == 1.25

@@ -443,3 +443,11 @@ def roomy(**fields: Any) -> PolicySpec:
 
 def with_exporter(**fields: Any) -> PolicySpec:
     return roomy(exporter=ExporterSpec(address="http://{address}:9400/metrics"), **fields)
+
+
+async def broken(*nodes: str, **fields: Any) -> Rig:
+    """A rig with these nodes broken, gpu-1 where none is named, and diagnosed."""
+    rig = Rig(**fields)
+    rig.break_node(*nodes)
+    rig.diagnose()
+    return rig
