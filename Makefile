@@ -8,6 +8,8 @@ BIN := .venv/bin
 STAMP := .venv/stamp
 # What the type checker reads; a folder that is not there yet is left out.
 TYPED := $(wildcard remediator bench tests)
+# Most tests wait for a real server: three workers keep two cores busy. Each has a control plane of its own.
+WORKERS ?= 3
 
 .PHONY: help
 help: ## list the targets
@@ -69,8 +71,8 @@ e2e: testbed-ready ## the whole program against a real control plane
 	@scripts/tests.sh e2e
 
 .PHONY: test
-test: check testbed-ready ## everything: check, then all tests in one run
-	$(BIN)/python -m pytest
+test: check testbed-ready ## everything: check, then all tests (WORKERS=1: one after the other)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-long
 test-long: testbed-ready ## what takes too long for every change: every crash point, long outages

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from remediator.testbed import binaries
 pytest_plugins = ["tests.controlplane"]
 
 ROOT = Path(__file__).resolve().parents[1]
-LEFT_OUT = pytest.StashKey[int]()
+LEFT_OUT = "no real API server: neither Go nor a built control plane"
 HOW_TO_GET_GO = (
     f"install Go {binaries.GO_NEEDED} or newer (the package golang, or the archive from its web site), "
     "put it on PATH, and run `make testbed-build` once"
@@ -32,28 +33,32 @@ settings.register_profile(
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "here")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs a real control plane where there is none and none can be built."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if ROOT / "tests" / "e2e" in item.path.parents:
             item.add_marker(pytest.mark.real_server)
-    if shutil.which("go") or binaries.find(os.environ):
-        return
-    left_out = [item for item in items if item.get_closest_marker("real_server")]
-    if not left_out:
+
+
+@cache
+def can_have_a_server() -> bool:
+    return shutil.which("go") is not None or binaries.find(os.environ) is not None
+
+
+@pytest.hookimpl(tryfirst=True)  # before any fixture starts something
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what needs a real control plane where there is none and none can be built."""
+    if item.get_closest_marker("real_server") is None or can_have_a_server():
         return
     if os.environ.get("CI") == "true":
-        raise pytest.UsageError(
-            f"{len(left_out)} tests need a real API server, and CI=true leaves nothing out: {HOW_TO_GET_GO}"
+        pytest.fail(
+            f"needs a real API server, and CI=true leaves nothing out: {HOW_TO_GET_GO}", pytrace=False
         )
-    config.stash[LEFT_OUT] = len(left_out)
-    for item in left_out:
-        item.add_marker(pytest.mark.skip(reason="no real API server: neither Go nor a built control plane"))
+    pytest.skip(LEFT_OUT)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say plainly what a green run did not prove."""
-    left_out = config.stash.get(LEFT_OUT, 0)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say plainly what a green run did not prove; from the reports, since workers have no terminal."""
+    left_out = sum(LEFT_OUT in str(each.longrepr) for each in terminalreporter.getreports("skipped"))
     if left_out:
         terminalreporter.section("left out", yellow=True)
         terminalreporter.line(
