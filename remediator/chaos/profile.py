@@ -5,20 +5,19 @@ A profile is a YAML file. A rule that needs what the profile does not say answer
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Final
 
-import msgspec
 from msgspec import Meta, Struct
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
 
+from remediator.adapters.files.single import located, parse_single, read_single
+from remediator.adapters.files.tree import Tree
 from remediator.errors import InputError, Problem
 
 SHIPPED: Final = ("plain", "reference", "remediator")
-BYTES_MAX: Final = 64 << 10
 
 Key = Annotated[str, Meta(min_length=1, max_length=317)]
 
@@ -196,33 +195,43 @@ def load_profile(name: str) -> Profile:
     """A shipped profile by its name, or one from a file.
 
     Raises:
-        InputError: there is none, or a field of it is wrong; the message names file and field.
+        InputError: there is none, or something in it can't be; names file, line, field and the fix.
     """
     if name in SHIPPED:
-        return parse_profile((files("remediator.chaos") / "profiles" / f"{name}.yaml").read_bytes(), name)
+        text = (files("remediator.chaos") / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")
+        return parse_profile(text, name)
     path = Path(name)
-    try:
-        with path.open("rb") as file:
-            text = file.read(BYTES_MAX + 1)
-    except OSError as error:
-        known = f"write one of {', '.join(SHIPPED)}, or a file"
-        raise _wrong(name, 0, "", f"no such profile: {error.strerror or error}", known) from error
-    if len(text) > BYTES_MAX:
-        raise _wrong(name, 0, "", f"over {BYTES_MAX} bytes", "this is no profile")
-    return parse_profile(text, name)
+    if not path.exists():
+        fix = f"write a file, or one of {', '.join(SHIPPED)}"
+        raise InputError((Problem(name, 0, 0, "", "no such profile", fix),))
+    return _checked(*read_single(path, Profile), name)
 
 
-def parse_profile(text: bytes, name: str) -> Profile:
+def parse_profile(text: str, name: str) -> Profile:
     """Read the YAML text of a profile; ``name`` is for messages."""
-    try:
-        content = YAML(typ="safe", pure=True).load(text.decode())
-        return msgspec.convert(content, Profile)
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark is not None else 0
-        raise _wrong(name, line, "", f"no YAML: {error.problem}", "mend the line") from error
-    except (UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise _wrong(name, 0, "", str(error), "see docs/chaos.md for the fields") from error
+    return _checked(*parse_single(text, name, Profile), name)
 
 
-def _wrong(path: str, line: int, field: str, message: str, fix: str) -> InputError:
-    return InputError((Problem(path, line, 0, field, message, fix),))
+def _checked(profile: Profile, tree: Tree, file: str) -> Profile:
+    found = []
+    for path, pattern in _patterns(profile):
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            found.append(located(tree, file, path, f"no pattern: {error}", "mend the regular expression"))
+            continue
+        if groups != 1:
+            wrong = f"{groups} groups instead of one"
+            found.append(located(tree, file, path, wrong, "put what counts in brackets, and only that"))
+    if found:
+        raise InputError(tuple(found))
+    return profile
+
+
+def _patterns(profile: Profile) -> Iterator[tuple[tuple[str, ...], str]]:
+    if profile.term is not None:
+        yield ("term", "userAgent"), profile.term.user_agent
+    if profile.plan is not None:
+        yield ("plan", "userAgent"), profile.plan.user_agent
+    if profile.runs is not None and profile.runs.reasons is not None:
+        yield ("runs", "reasons", "status"), profile.runs.reasons.status

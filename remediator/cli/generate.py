@@ -30,7 +30,7 @@ def generate(check: bool, root: Path) -> None:
 
     if not (root / "remediator" / "model").is_dir():
         raise click.UsageError(f"{root.resolve()} is no source tree of remediator; name one with --root")
-    more = {**metrics_page(), **prometheus_rule(root), **scenario_schema()}
+    more = {**metrics_page(), **prometheus_rule(root), **chaos_schemas()}
     if not check:
         written = write_files(root, more)
         for path in written:
@@ -46,12 +46,16 @@ def generate(check: bool, root: Path) -> None:
         raise SystemExit(1)
 
 
-def scenario_schema() -> Mapping[str, str]:
-    """The editor schema of a chaos scenario, by its path. Made here, since adapters know no scenarios."""
+def chaos_schemas() -> Mapping[str, str]:
+    """The editor schemas of scenarios and profiles, by path. Made here, since adapters know neither."""
     from remediator.adapters.files.single import single_schema
+    from remediator.chaos.profile import Profile
     from remediator.chaos.scenario import Scenario
 
-    return {"schemas/scenario.schema.json": single_schema(Scenario)}
+    return {
+        "schemas/profile.schema.json": single_schema(Profile),
+        "schemas/scenario.schema.json": single_schema(Scenario),
+    }
 
 
 def metrics_page() -> Mapping[str, str]:

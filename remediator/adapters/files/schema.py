@@ -122,8 +122,17 @@ def _strict(name: str, schema: Schema) -> Schema:
         made["description"] = whole(made["description"])
     if name in _EXACTLY_ONE:
         made["oneOf"] = [{"required": [field]} for field in _EXACTLY_ONE[name]]
+    made["properties"] = {field: _without_null(each) for field, each in made.get("properties", {}).items()}
     made.setdefault("required", [])
     return made
+
+
+def _without_null(schema: Schema) -> Schema:
+    """What may be absent is left out of a file: nobody writes null, and problems are told of the rest."""
+    match schema:
+        case {"anyOf": [dict(some), {"type": "null"}], "default": None}:
+            return {**some, **{key: schema[key] for key in ("description",) if key in schema}}
+    return schema
 
 
 def _reachable(start: Schema, definitions: Schema) -> set[str]:

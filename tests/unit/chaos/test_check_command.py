@@ -149,14 +149,17 @@ def test_shipped_profile_loads_under_its_name(name: str):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("name: [x", "no YAML"),
-        ("name: x\nusre: y\n", "usre"),
-        ("user: y\n", "name"),
+        ("name: [x", "mine.yaml:1"),
+        ("name: x\nusre: me\n", "mine.yaml:2:1: usre: unknown key 'usre' (did you mean user?)"),
+        ("name: x\nown:\n  keyz: [a/]\n", "mine.yaml:3:3: own.keyz: unknown key 'keyz' (did you mean keys?)"),
+        ("user: me\n", "name"),
         ("name: x\nlimits: {writesPerObjectPerMinute: 0}\n", "writesPerObjectPerMinute"),
-        ("[]", "object"),
+        ("[]", "mine.yaml:1"),
+        ("name: x\nplan: {userAgent: 'run=.+'}\n", "mine.yaml:2:8: plan.userAgent: 0 groups instead of one"),
+        ("name: x\nplan: {userAgent: 'run=(.+'}\n", "plan.userAgent: no pattern"),
     ],
 )
-def test_wrong_profile_is_refused_with_its_field(tmp_path: Path, text: str, says: str):
+def test_wrong_profile_is_refused_with_its_line_and_field(tmp_path: Path, text: str, says: str):
     path = tmp_path / "mine.yaml"
     path.write_text(text, "utf-8")
 

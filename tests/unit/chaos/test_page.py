@@ -51,7 +51,7 @@ def test_scenario_of_the_page_is_the_shipped_one():
 
 def test_profile_of_the_page_can_be_read():
     (text,) = re.findall(r"```yaml\n(name: mine.*?)```", PAGE, re.S)
-    profile = parse_profile(text.encode(), "the page's")
+    profile = parse_profile(text, "the page's")
 
     assert profile.owns("mine.example.com/anything")
     assert profile.owns("example.com/pool")

@@ -18,7 +18,7 @@ from remediator.adapters.files.loader import load_objects, load_text
 from remediator.adapters.files.rules import EXACTLY_ONE, IMMUTABLE, IMMUTABLE_OPTIONAL
 from remediator.adapters.files.schema import FILE_KINDS, Schema, editor_schema
 from remediator.adapters.files.walker import near_miss
-from remediator.cli.generate import scenario_schema
+from remediator.cli.generate import chaos_schemas
 from remediator.model.keys import API_VERSION
 from remediator.model.playbook import Matcher, Playbook, Step
 from remediator.model.remediation import RemediationSpec
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[4]
 
 def test_generated_files_are_fresh():
     """A stale CRD refuses what the program accepts; run `make generate`."""
-    assert stale_files(ROOT, scenario_schema()) == ()
+    assert stale_files(ROOT, chaos_schemas()) == ()
 
 
 def test_generate_writes_what_is_stale_and_removes_what_is_not_made(tmp_path: Path):
