@@ -8,8 +8,8 @@ BIN := .venv/bin
 STAMP := .venv/stamp
 # What the type checker reads; a folder that is not there yet is left out.
 TYPED := $(wildcard remediator bench tests)
-# Most tests wait for a real server: three workers keep two cores busy. Each has a control plane of its own.
-WORKERS ?= 3
+# Most tests wait for a real server: two workers keep two cores busy. Each has a control plane of its own.
+WORKERS ?= 2
 
 .PHONY: help
 help: ## list the targets

@@ -26,11 +26,14 @@ async def make(client: Client, *names: str) -> list[Reply]:
     return [await client.post(NODES, a_node(f"{client.group}-{name}", client.group)) for name in names]
 
 
-async def nothing_but_bookmarks(event: Callable[[], Awaitable[dict[str, Any]]]) -> None:
-    """Read to the end of the watch."""
+async def bookmarks_until_the_end(event: Callable[[], Awaitable[dict[str, Any]]]) -> int:
+    """Read to the end of a watch that has nothing else; how many there were."""
+    count = 0
     with suppress(StopAsyncIteration):
         while True:
             assert (await event())["type"] == "BOOKMARK"
+            count += 1
+    return count
 
 
 def names(found: Reply) -> list[str]:
@@ -197,14 +200,22 @@ def test_watch_list_ends_its_first_state_with_a_mark(play: Play) -> None:
 
 @pytest.mark.timeout(200)
 def test_bookmark_comes_before_the_server_ends_the_watch(play: Play) -> None:
+    """A server whose cores are taken may miss the two seconds in which it is due: then in the next watch."""
+
     async def story(client: Client) -> None:
         made = (await make(client, "a"))[0]
-        began = client.clock.monotonic()
         asked = {"fieldSelector": "metadata.name=nobody", "allowWatchBookmarks": "true"}
-        async with client.watch(NODES, resourceVersion=made.version, timeoutSeconds="6", **asked) as event:
-            assert (await event())["type"] == "BOOKMARK"
-            await nothing_but_bookmarks(event)
-        assert 5.0 <= client.clock.monotonic() - began <= 20.0, "the six seconds that were asked for"
+        found = 0
+        for _ in range(4):
+            began = client.clock.monotonic()
+            async with client.watch(
+                NODES, resourceVersion=made.version, timeoutSeconds="6", **asked
+            ) as event:
+                found += await bookmarks_until_the_end(event)
+            assert 5.0 <= client.clock.monotonic() - began <= 20.0, "the six seconds that were asked for"
+            if found:
+                return
+        raise AssertionError("no bookmark in four watches")
 
     play(story)
 
