@@ -106,8 +106,11 @@ class LeavesLast(_Moves):
         return self.tell(f"{waiting[0]} was promised, and still waits" if waiting else None)
 
     def _waits(self, spare: str) -> bool:
+        """A spare that has gone, or is fenced itself by now, stands in for nobody."""
         state = self.world.nodes.get(spare)
-        return state is not None and self.spare(self.pool(state.object))
+        if state is None or is_fenced(state.object, self.profile.own):
+            return False
+        return self.spare(self.pool(state.object))
 
 
 class LikeForLike(_Moves):

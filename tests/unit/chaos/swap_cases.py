@@ -106,6 +106,15 @@ def leave_when_the_spare_is_gone(trace: Trace) -> None:
     move(trace, LEAVER, "", FENCE)
 
 
+def leave_when_the_spare_is_sick(trace: Trace) -> None:
+    """Found by seed 160001 of the reference controller: the spare broke too, and was fenced for it."""
+    fleet(trace)
+    promise(trace, SPARE)
+    move(trace, LEAVER, "train", FENCE)
+    move(trace, SPARE, "buffer", FENCE)
+    move(trace, LEAVER, "", FENCE)
+
+
 def work_on(trace: Trace, node: str) -> None:
     left = {"kind": "Remediation", "spec": {"node": {"name": node}}, "status": {"state": "Granted"}}
     trace.write("patch", "remediations", "m-1", subresource="status", sent={}, left=left)
@@ -202,7 +211,10 @@ CASES: dict[str, tuple[tuple[Play, ...], tuple[Play, ...]]] = {
         (swap_and_fence_another, return_and_fence_another, lose_and_fence_another),
     ),
     "S15": ((promise_the_last,), (promise_all_but_one,)),
-    "S16": ((leave_first,), (leave_last, leave_for_nobody, leave_when_the_spare_is_gone)),
+    "S16": (
+        (leave_first,),
+        (leave_last, leave_for_nobody, leave_when_the_spare_is_gone, leave_when_the_spare_is_sick),
+    ),
     "S17": ((take_another_kind,), (take_the_same_kind, take_another_kind_back)),
     "S26": (
         (strip_a_finalizer, strip_all_finalizers),
