@@ -72,7 +72,7 @@ def rate_limits(request: Request, policy: PolicySpec) -> tuple[tuple[str, Rate],
 def take_back(
     status: PolicyStatus, unborn: Sequence[Request], policy: PolicySpec, now: datetime
 ) -> PolicyStatus:
-    """The books without the grants of runs that never came to be, and with their tokens again.
+    """The books without the grants of runs that never came to be, and with their tokens and trials again.
 
     Nothing was done for such a grant: a fault that has to wait for the next token would wait for nothing.
     """
@@ -83,7 +83,8 @@ def take_back(
             if scope in rates:
                 rates[scope] = budget.give_back(scope, rate, rates[scope], now)
     grants = tuple(grant for grant in status.grants if grant.run not in runs)
-    return replace(status, grants=grants, rates=tuple(rates.values()))
+    breakers = breaker.without_trials(status.breakers, runs)
+    return replace(status, grants=grants, rates=tuple(rates.values()), breakers=breakers)
 
 
 def _takes_tokens(request: Request) -> bool:

@@ -228,3 +228,8 @@ def with_trial(states: Iterable[BreakerState], scopes: Collection[str], run: str
         replace(state, trial=run) if state.state == "HalfOpen" and state.scope in scopes else state
         for state in states
     )
+
+
+def without_trials(states: Iterable[BreakerState], runs: Collection[str]) -> tuple[BreakerState, ...]:
+    """The breakers without the trials of these runs, which never came to be: nothing has been tried."""
+    return tuple(replace(state, trial="") if state.trial in runs else state for state in states)

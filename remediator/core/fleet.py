@@ -141,7 +141,7 @@ def open_books(view: FleetView, faults: Sequence[Fault]) -> Books:
     fresh = fresh_marks(view, faults)
     marks = breaker.record(view.status.recent_faults, fresh, view.policy.breaker, view.now)
     breakers = breaker.advance(
-        view.status.breakers,
+        breaker.without_trials(view.status.breakers, {grant.run for grant in standing.dropped}),
         marks,
         fresh,
         spec=view.policy.breaker,

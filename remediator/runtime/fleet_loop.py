@@ -234,6 +234,7 @@ class FleetLoop:
         runs = {request.run for request in unborn}
         if basis is None or not any(grant.run in runs for grant in books.grants):
             return []
+        _log.warning("grants taken back, their records were refused", runs=sorted(runs))
         status = take_back(books, unborn, basis.policy.spec, self._clock.now())
         try:
             await self._save_policy(status, basis)

@@ -12,7 +12,7 @@ from remediator.core.fleet import Standing, decide_fleet, fresh_marks, label_val
 from remediator.model.ledger import ManagedNodeStatus, Out
 from remediator.model.meta import Limit, Rate
 from remediator.model.playbook import PlaybookLimits
-from remediator.model.policy import BreakerState, FaultMark, PolicyStatus
+from remediator.model.policy import FaultMark, PolicyStatus
 from remediator.model.pool import TopologyLevel
 from remediator.model.remediation import RemediationStatus, StepStatus
 from tests.unit.core.builders import (
@@ -402,26 +402,6 @@ def test_fleet_stops_new_harm_in_a_storm_and_goes_on_with_what_is_under_way():
     assert decision.granted == ()
     assert {each.blocked_by.stop for each in decision.refused} == {"BreakerOpen"}
     assert len(decision.status.grants) == 1
-
-
-def test_fleet_lets_exactly_one_trial_through_a_half_open_breaker():
-    """The trial is entered in the same pass, so the second request sees it."""
-    half = BreakerState(scope="class/gpu.bad", state="HalfOpen", since=text(0), last_fault_at=text(-900))
-    nodes = members(20)
-    requests = [a_request(node, "quarantine", "drain") for node in nodes[:3]]
-    decision = decided(nodes, requests, policy=a_policy(**WIDE), status=PolicyStatus(breakers=(half,)))
-
-    assert len(decision.granted) == 1
-    assert decision.status.breakers[0].trial == decision.granted[0].request.run
-
-
-def test_fleet_keeps_a_breaker_half_open_while_the_trial_is_not_seen_yet():
-    """A run whose creation was not answered is no trial that went well."""
-    half = BreakerState(scope="fleet", state="HalfOpen", since=text(0), limit=3, trial="m-1")
-    status = PolicyStatus(breakers=(half,), grants=(a_grant(),))
-    decision = decided(members(20), (), status=status, now=at(5))
-
-    assert decision.status.breakers == (half,)
 
 
 def test_fleet_does_not_count_old_faults_again_after_a_restart():

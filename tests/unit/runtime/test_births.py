@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from remediator.errors import PermanentError
+from remediator.model.instant import write_instant
+from remediator.model.policy import BreakerState
 from remediator.ports import Refusal
 from tests.unit.runtime.fates import Fails, Fate, Held, Lost, Refused
 from tests.unit.runtime.rig import Rig, broken
@@ -37,6 +40,22 @@ async def test_fleet_takes_back_the_grant_of_a_record_that_was_refused(fate: Fat
     assert rig.runs() == {RUN: "Granted"}
     assert rig.granted() == [RUN]
     assert {each.scope: each.tokens for each in rig.status().rates} == {"fleet": 99.0}
+
+
+@pytest.mark.asyncio
+async def test_fleet_takes_the_trial_of_a_breaker_back_too():
+    """A breaker closes when its trial is over; one that never began has shown nothing."""
+    rig = await broken()
+    rig.server.fate("CreateRun", *[Refused(Refusal.OVERLOAD)] * 2)
+    await rig.fleet_pass()  # its fault is counted by now
+    half = BreakerState(scope="fleet", state="HalfOpen", since=write_instant(rig.clock.now()), limit=3)
+    rig.change("policies", "cluster", {"status": {"breakers": msgspec.to_builtins([half])}})
+
+    await rig.fleet_pass()
+
+    assert rig.granted() == []
+    assert sum(sent.kind == "CreateRun" for sent in rig.server.sent) == 2, "the trial was let through"
+    assert [(each.state, each.trial) for each in rig.status().breakers] == [("HalfOpen", "")]
 
 
 @pytest.mark.asyncio
