@@ -93,24 +93,30 @@ class LeavesLast(_Moves):
     def __init__(self, profile: Profile, world: World) -> None:
         super().__init__(profile, world)
         self._promises = Promises(profile, world)
+        self._sick: Recent[tuple[str, str], None] = Recent()  # promises whose spare was fenced itself
 
     def see(self, record: AuditRecord) -> str | None:
         self._promises.see(record)
         return super().see(record)
 
+    def written(self, record: AuditRecord, before: NodeState, after: Object) -> str | None:
+        if is_fenced(after, self.profile.own):
+            for promise in self._promises.held:
+                if promise[0] == before.object.metadata.name:
+                    self._sick[promise] = None
+        return super().written(record, before, after)
+
     def moved(self, work: str, node: Object, new: str) -> str | None:  # noqa: ARG002 - it leaves, wherever to
         if not is_fenced(node, self.profile.own) or self.spare(self.pool(node)):
             return None
-        promised = [spare for spare, holder in self._promises.held if holder == work]
-        waiting = [each for each in promised if self._waits(each)]
+        promised = [each for each in self._promises.held if each[1] == work]
+        waiting = [spare for spare, holder in promised if self._waits(spare, holder)]
         return self.tell(f"{waiting[0]} was promised, and still waits" if waiting else None)
 
-    def _waits(self, spare: str) -> bool:
-        """A spare that has gone, or is fenced itself by now, stands in for nobody."""
+    def _waits(self, spare: str, holder: str) -> bool:
+        """A spare that has gone, or was fenced since it was promised, stands in for nobody from then on."""
         state = self.world.nodes.get(spare)
-        if state is None or is_fenced(state.object, self.profile.own):
-            return False
-        return self.spare(self.pool(state.object))
+        return state is not None and (spare, holder) not in self._sick and self.spare(self.pool(state.object))
 
 
 class LikeForLike(_Moves):

@@ -107,11 +107,21 @@ def leave_when_the_spare_is_gone(trace: Trace) -> None:
 
 
 def leave_when_the_spare_is_sick(trace: Trace) -> None:
-    """Found by seed 160001 of the reference controller: the spare broke too, and was fenced for it."""
+    """Found by seeds 160001 and 50023 of the reference controller: the spare broke too, and was fenced."""
     fleet(trace)
     promise(trace, SPARE)
     move(trace, LEAVER, "train", FENCE)
     move(trace, SPARE, "buffer", FENCE)
+    move(trace, LEAVER, "", FENCE)
+
+
+def leave_when_the_spare_was_sick(trace: Trace) -> None:
+    """It is well again by the time at which the other leaves, which has been emptied for nobody since."""
+    fleet(trace)
+    promise(trace, SPARE)
+    move(trace, LEAVER, "train", FENCE)
+    move(trace, SPARE, "buffer", FENCE)
+    move(trace, SPARE, "buffer")
     move(trace, LEAVER, "", FENCE)
 
 
@@ -213,7 +223,13 @@ CASES: dict[str, tuple[tuple[Play, ...], tuple[Play, ...]]] = {
     "S15": ((promise_the_last,), (promise_all_but_one,)),
     "S16": (
         (leave_first,),
-        (leave_last, leave_for_nobody, leave_when_the_spare_is_gone, leave_when_the_spare_is_sick),
+        (
+            leave_last,
+            leave_for_nobody,
+            leave_when_the_spare_is_gone,
+            leave_when_the_spare_is_sick,
+            leave_when_the_spare_was_sick,
+        ),
     ),
     "S17": ((take_another_kind,), (take_the_same_kind, take_another_kind_back)),
     "S26": (
