@@ -24,6 +24,7 @@ from remediator.ports import Clock, Lane, Outcome, Refusal, Transport
 
 FOREIGN_LEASE_S_MAX = 600.0  # a duration of a week, written by hand, must not stop everybody
 TRANSITIONS_MAX = 2**31 - 1  # the field is an int32
+GIVE_BACK_TRIES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ class Election:
     async def release(self) -> None:
         """Give the Lease back, so that a successor need not wait. Call it when nothing writes any more.
 
-        One attempt, bounded by the time left; if it fails the Lease simply expires.
+        Bounded by one request's time, and by the time left; if it fails the Lease simply expires.
         """
         now = self._clock.monotonic()
         leading, observed, valid_until = self.is_leader(now), self._observed, self._valid_until
@@ -175,13 +176,30 @@ class Election:
         self._spent = True
         if not leading or observed is None or valid_until is None:
             return
-        stamp = self._stamp()
-        spec = {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": stamp, "acquireTime": stamp}
         try:
-            self._last_error = ""  # of an earlier renewal
-            await self._put(observed, spec, min(self._settings.request_timeout_s, valid_until - now))
+            await self._give_back(observed, min(now + self._settings.request_timeout_s, valid_until))
         except (TransientError, PermanentError) as error:
             self._last_error = str(error)
+
+    async def _give_back(self, observed: _Observed, until: float) -> None:
+        for _ in range(GIVE_BACK_TRIES):
+            self._last_error = ""  # of an earlier renewal, or try
+            stamp = self._stamp()
+            spec = {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": stamp, "acquireTime": stamp}
+            standing = await self._put(observed, spec, self._left_s(until))
+            if standing is not Standing.UNCLEAR:
+                return
+            # The stop may have cancelled a renewal on its way, which then landed: it is ours still.
+            seen = await self._look(self._left_s(until))
+            if seen is None or self.holder != self._identity:
+                return
+            observed = seen
+
+    def _left_s(self, until: float) -> float:
+        left_s = until - self._clock.monotonic()
+        if left_s <= 0:
+            raise TransientError(f"lease {self._namespace}/{self._name}: no time left to give it back")
+        return left_s
 
     async def _renew(self) -> None:
         while self._valid_until is not None:
@@ -259,9 +277,10 @@ class Election:
         stated_s = float(stated) if isinstance(stated, int) else 0.0
         return observed.since + max(self._settings.lease_s, min(stated_s, FOREIGN_LEASE_S_MAX))
 
-    async def _look(self) -> _Observed | None:
+    async def _look(self, timeout_s: float | None = None) -> _Observed | None:
         """GET the Lease; None when there is none. Restarts the clock of a record that changed."""
-        reply = await self._transport.request("GET", self._path, timeout_s=self._timeout_s(), lane=Lane.LEASE)
+        timeout_s = self._timeout_s() if timeout_s is None else timeout_s
+        reply = await self._transport.request("GET", self._path, timeout_s=timeout_s, lane=Lane.LEASE)
         try:
             lease = _decode(check_read(reply, f"GET {self._path}"))
         except PermanentError as error:

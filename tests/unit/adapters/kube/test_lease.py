@@ -356,6 +356,28 @@ async def test_release_that_worked_has_no_error_of_an_earlier_renewal(server, cl
     assert server.spec["holderIdentity"] == ""
 
 
+async def test_release_after_a_renewal_that_was_cancelled_and_landed(server, clock):
+    """A stop may come while a renewal is on its way: the Lease has another version then, and is ours still."""
+    leader = await a_leader(server, clock)
+    leader.wire.fault = lambda method: LOST_REPLY if method == "PUT" else OK
+    await clock.advance(3)
+    leader.task.cancel()
+    leader.wire.fault = lambda _: OK
+    await leader.leave()
+
+    assert server.spec["holderIdentity"] == ""
+    assert leader.election.last_error == ""
+
+
+async def test_release_leaves_a_lease_that_somebody_else_holds(server, clock):
+    """Whoever has taken it meanwhile keeps it."""
+    leader = await a_leader(server, clock)
+    server.edit(holderIdentity="b")
+    await leader.leave()
+
+    assert server.spec["holderIdentity"] == "b"
+
+
 async def test_release_of_a_standby_writes_nothing(server, clock):
     """It has nothing to give back."""
     server.edit(holderIdentity="b", leaseDurationSeconds=15)
