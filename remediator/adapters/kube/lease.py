@@ -24,7 +24,7 @@ from remediator.ports import Clock, Lane, Outcome, Refusal, Transport
 
 FOREIGN_LEASE_S_MAX = 600.0  # a duration of a week, written by hand, must not stop everybody
 TRANSITIONS_MAX = 2**31 - 1  # the field is an int32
-GIVE_BACK_TRIES: Final = 2
+GIVE_BACK_TRIES = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -357,7 +357,7 @@ async def test_release_that_worked_has_no_error_of_an_earlier_renewal(server, cl
 
 
 async def test_release_after_a_renewal_that_was_cancelled_and_landed(server, clock):
-    """A stop may come while a renewal is on its way: the Lease has another version then, and is ours still."""
+    """A stop may come while a renewal is on its way: the Lease has another version then, and is ours."""
     leader = await a_leader(server, clock)
     leader.wire.fault = lambda method: LOST_REPLY if method == "PUT" else OK
     await clock.advance(3)
