@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from remediator.model.action import Attribution, RecordAction, WorldAction
+from remediator.model.action import Attribution, RecordAction, SetCondition, WorldAction
 from remediator.model.meta import LabelSelector
 from remediator.model.policy import ExporterSpec, RemediationPolicy
 from remediator.model.views import EventView, JobView, LeaseView, NodeView, PdbView, PodView
@@ -163,6 +163,17 @@ class Writer(Protocol):
     """The narrow door to the world: nodes, pods, Jobs."""
 
     async def apply(self, action: WorldAction, attribution: Attribution) -> Written:
+        """Send one preconditioned write and say what is known about it.
+
+        Raises:
+            PermanentError: it will not work until a person changes something (403, 422, ...).
+        """
+
+
+class Proofs(Protocol):
+    """The narrow door to what we say of a Node in its status."""
+
+    async def prove(self, action: SetCondition, attribution: Attribution) -> Written:
         """Send one preconditioned write and say what is known about it.
 
         Raises:

@@ -5,7 +5,7 @@ Nothing is forced: a controller that still leads is reported, and nothing is tak
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -18,6 +18,7 @@ from remediator.app.settings import Settings
 from remediator.app.snapshot import Snapshot
 from remediator.core import patches
 from remediator.core.custody import run_named_by
+from remediator.core.joins.gate import EFFECT
 from remediator.core.own_keys import keys_of
 from remediator.core.prior import Prior, parse_prior, read_prior
 from remediator.model.keys import GROUP, POLICY_NAME, TAINT_QUARANTINE
@@ -57,24 +58,35 @@ class NodeLeftover(Struct, frozen=True, kw_only=True):
 
 
 def leftovers(
-    nodes: Iterable[NodeView], pools: Mapping[str, ResourcePool], runs: Mapping[str, Remediation]
+    nodes: Iterable[NodeView],
+    pools: Mapping[str, ResourcePool],
+    runs: Mapping[str, Remediation],
+    gate: str = "",
 ) -> tuple[NodeLeftover, ...]:
     """Every Node that carries something of ours, by name. Labels that a pool names stay: they are people's.
 
     Args:
         runs: all there are, open and ended, by name; their copy of the prior state stands in for one
             that is gone from the Node.
+        gate: key of the join gate in force: nobody else would ever open it.
     """
     kept = frozenset[str]().union(*(keys_of(pool.spec) for pool in pools.values()))
     repair = tuple(pool.spec for pool in pools.values() if pool.spec.role == "Repair")
-    found = (_of_node(node, kept, repair, runs) for node in sorted(nodes, key=lambda each: each.name))
+    found = (_of_node(node, kept, repair, runs, gate) for node in sorted(nodes, key=lambda each: each.name))
     return tuple(each for each in found if each is not None)
 
 
 def _of_node(
-    node: NodeView, kept: frozenset[str], repair: tuple[PoolSpec, ...], runs: Mapping[str, Remediation]
+    node: NodeView,
+    kept: frozenset[str],
+    repair: tuple[PoolSpec, ...],
+    runs: Mapping[str, Remediation],
+    gate: str,
 ) -> NodeLeftover | None:
-    taints = tuple(each.key for each in node.taints if _our_taint(each, kept))
+    def ours(taint: TaintView) -> bool:
+        return _our_taint(taint, kept) or (taint.key == gate and taint.effect == EFFECT)
+
+    taints = tuple(each.key for each in node.taints if ours(each))
     labels = tuple(sorted(key for key in node.labels if _ours(key, kept)))
     annotations = tuple(sorted(key for key in node.annotations if _ours(key, kept)))
     if not (taints or labels or annotations):
@@ -92,7 +104,7 @@ def _of_node(
         annotations=annotations,
         uncordons="unschedulable" in _part(restored, "spec"),
         prior_known=prior is not None or not quarantined,
-        patch=_whole(node, restored, labels, annotations, kept),
+        patch=_whole(node, restored, labels, annotations, ours),
     )
 
 
@@ -114,7 +126,7 @@ def _whole(
     restored: Mapping[str, object],
     labels: tuple[str, ...],
     annotations: tuple[str, ...],
-    kept: frozenset[str],
+    ours: Callable[[TaintView], bool],
 ) -> Mapping[str, object]:
     """What ``restore`` gives back, and everything else of ours away."""
     metadata, spec = _part(restored, "metadata"), _part(restored, "spec")
@@ -125,7 +137,7 @@ def _whole(
             "labels": {**_part(metadata, "labels"), **dict.fromkeys(labels)},
             "annotations": {**_part(metadata, "annotations"), **dict.fromkeys(annotations)},
         },
-        "spec": {**spec, "taints": patches.without_taints(bytes(raw), lambda each: _our_taint(each, kept))},
+        "spec": {**spec, "taints": patches.without_taints(bytes(raw), ours)},
     }
 
 

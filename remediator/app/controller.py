@@ -32,6 +32,7 @@ from remediator.adapters.telemetry.metrics import Metrics
 from remediator.adapters.ticks import SchedulerTicks
 from remediator.app.connection import open_connection
 from remediator.app.feeds import Feeds
+from remediator.app.metered import Metered
 from remediator.app.rights import require_rights
 from remediator.app.settings import Settings
 from remediator.core.steps.drain import POD_ANNOTATIONS
@@ -40,6 +41,7 @@ from remediator.model.keys import API_VERSION
 from remediator.model.meta import LabelSelector
 from remediator.model.policy import PolicySpec
 from remediator.ports import Clock, Pages, Telemetry, Ticks, Transport
+from remediator.runtime.brake import Brake
 from remediator.runtime.controller import Controller, Parts
 from remediator.runtime.diagnosis import Diagnoses
 from remediator.runtime.events import Events
@@ -47,8 +49,10 @@ from remediator.runtime.fleet_loop import FleetLoop
 from remediator.runtime.gauges import Gauges
 from remediator.runtime.health import Health
 from remediator.runtime.housekeeping import Housekeeping
+from remediator.runtime.joins import Joins
 from remediator.runtime.ledgers import Ledgers
 from remediator.runtime.logbook import Logbook
+from remediator.runtime.newcomers import Newcomers
 from remediator.runtime.observer import Observer
 from remediator.runtime.report import Reporter
 from remediator.runtime.run_pass import RunPass, repairs_before
@@ -87,6 +91,7 @@ class Doors:
     records: KubeRecords
     election: Election
     metrics: Metrics
+    brake: Brake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,10 +159,11 @@ async def prepare(settings: Settings, outside: Outside) -> tuple[Controller, Doo
     Raises:
         PermanentError, TransientError: a kind or a right is missing, or the server does not say.
     """
-    transport, clock = outside.transport, outside.clock
+    clock, brake = outside.clock, Brake(outside.clock)
+    transport = Metered(outside.transport, brake, clock)
     await require_installed(transport)
     await require_rights(transport, settings.namespace, review_tokens=settings.review_tokens)
-    doors = open_doors(settings, clock, transport, caller=outside.caller, rng=outside.rng)
+    doors = open_doors(settings, clock, transport, brake, caller=outside.caller, rng=outside.rng)
     seen = await doors.reader.policy()
     spec = seen.policy.spec if seen is not None else PolicySpec()
     feeds = Feeds(transport, clock=clock, rng=doors.rng, policy=spec)
@@ -177,7 +183,13 @@ async def require_installed(transport: Transport) -> None:
 
 
 def open_doors(
-    settings: Settings, clock: ServerClock, transport: Transport, *, caller: Caller, rng: Random
+    settings: Settings,
+    clock: ServerClock,
+    transport: Transport,
+    brake: Brake,
+    *,
+    caller: Caller,
+    rng: Random,
 ) -> Doors:
     """The doors of a leader: a write leaves only while the Lease is valid."""
     election = Election(
@@ -203,6 +215,7 @@ def open_doors(
         records=KubeRecords(transport, may_write=may_write, instance=settings.identity),
         election=election,
         metrics=Metrics(),
+        brake=brake,
     )
 
 
@@ -263,6 +276,7 @@ def build_parts(doors: Doors, feeds: Feeds, outside: Outside) -> Parts:
         reporter=reporter,
         **shared,
     )
+    joins = build_joins(doors, world, diagnoses, events)
     source = ExporterSource(
         pages=outside.pages,
         clock=clock,
@@ -278,17 +292,33 @@ def build_parts(doors: Doors, feeds: Feeds, outside: Outside) -> Parts:
         run_pass=run_pass,
         workers=Workers(world=world, run_pass=run_pass, **shared),
         ledgers=Ledgers(world=world, diagnoses=diagnoses, records=records, **shared),
+        joins=joins,
         sweep=Sweep(world=world, writer=doors.writer, reader=reader, events=events, **shared),
         takeover=Takeover(world=world, writer=doors.writer, clock=clock),
         statuses=Statuses(
             world=world, scout=scout, diagnoses=diagnoses, pages=source, records=records, clock=clock
         ),
-        gauges=Gauges(world=world, diagnoses=diagnoses, fleet=fleet, health=health, **shared),
+        gauges=Gauges(world=world, diagnoses=diagnoses, fleet=fleet, health=health, joins=joins, **shared),
         housekeeping=Housekeeping(world=world, records=records, clock=clock, ticks=outside.ticks),
         events=events,
         health=health,
         logbook=Logbook(world=world, diagnoses=diagnoses, health=health, clock=clock),
         pages=source,
+    )
+
+
+def build_joins(doors: Doors, world: World, diagnoses: Diagnoses, events: Events) -> Joins:
+    """The join gate, and what it knows of the nodes that wait."""
+    newcomers = Newcomers(world=world, diagnoses=diagnoses, reader=doors.reader, clock=doors.clock)
+    newcomers.brake = doors.brake.share
+    return Joins(
+        world=world,
+        newcomers=newcomers,
+        writer=doors.writer,
+        proofs=doors.writer,
+        events=events,
+        clock=doors.clock,
+        telemetry=doors.metrics,
     )
 
 

@@ -148,6 +148,19 @@ class Pools(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     alike: tuple[Key, ...] = ()
 
 
+class Joins(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The taint behind which new nodes wait, and how many come in: ``count`` in ``seconds``, and ``burst``.
+
+    ``proof`` is the condition by which a Node says that it is fit.
+    """
+
+    gate: Key
+    count: Annotated[int, Meta(ge=1, le=100_000)]
+    seconds: Annotated[float, Meta(gt=0, le=86_400)]
+    burst: Annotated[int, Meta(ge=1, le=100_000)] = 1
+    proof: str = ""
+
+
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """``heartbeats`` are resources that are written again and again by design, and are not counted."""
 
@@ -179,6 +192,7 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
     lease: Lease | None = None
     storm: Storm | None = None
     pools: Pools | None = None
+    joins: Joins | None = None
     longest: Annotated[Mapping[str, Annotated[float, Meta(gt=0, le=10_000_000)]], Meta(max_length=64)] = {}
     floor: Annotated[int, Meta(ge=0, le=100_000)] = 0
     opt_out: str = ""

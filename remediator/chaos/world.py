@@ -41,11 +41,17 @@ class Meta(Struct, frozen=True, rename="camel"):
     owner_references: tuple[Owner, ...] = ()
 
 
+class Toleration(Struct, frozen=True, gc=False):
+    key: str = ""
+    operator: str = "Equal"
+
+
 class Spec(Struct, frozen=True, rename="camel"):
     taints: tuple[Taint, ...] = ()
     unschedulable: bool = False
     provider_id: str = msgspec.field(default="", name="providerID")
     node_name: str = ""
+    tolerations: tuple[Toleration, ...] = ()
 
 
 class Condition(Struct, frozen=True, gc=False):
@@ -156,9 +162,9 @@ class World:
             self.pods.pop(key, None)
             self.homes.pop(key, None)
         elif about.subresource == "binding":
-            body = bytes(record.request_object)
-            if body and self._room(self.homes, key):
-                self.homes[key] = _bindings.decode(body).target.name
+            home = bound_to(record)
+            if home and self._room(self.homes, key):
+                self.homes[key] = home
         elif not about.subresource and record.verb in ("create", "update", "patch"):
             found = shown_by(record)
             if found is None or found.kind != "Pod":
@@ -172,6 +178,19 @@ class World:
     def _room(self, known: Mapping[K, object], key: K) -> bool:
         """May this object be taken in? One that is known already must not grow old."""
         return key in known or len(known) < self._objects_max
+
+
+def bound_to(record: AuditRecord) -> str:
+    """The node that a binding names; empty where the log has no body of it."""
+    body = bytes(record.request_object)
+    return _bindings.decode(body).target.name if body else ""
+
+
+def tolerates(pod: Object, taint: str) -> bool:
+    """Does the pod stand a taint of this key? One without a key stands all."""
+    return any(
+        each.key == taint or (not each.key and each.operator == "Exists") for each in pod.spec.tolerations
+    )
 
 
 def is_dry_run(record: AuditRecord) -> bool:

@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "doctor": "remediator.cli.doctor:doctor",
         "generate": "remediator.cli.generate:generate",
         "hold": "remediator.cli.people:hold",
+        "joins": "remediator.cli.joins:joins",
         "pause": "remediator.cli.people:pause",
         "plan": "remediator.cli.plan:plan",
         "playbook": "remediator.cli.playbook:playbook",

@@ -45,7 +45,7 @@ async def _cleanup(settings: Settings, dry_run: bool, yes: bool) -> int:
     async with open_snapshot(settings) as snapshot:
         world = snapshot.world
         runs = {**world.ended_runs, **world.open_runs}
-        found = leftovers(world.nodes.values(), world.pools, runs)
+        found = leftovers(world.nodes.values(), world.pools, runs, world.gate)
         lease = await read_leadership(snapshot.transport, settings.namespace, settings.lease)
         target = snapshot.transport.describe()
         show([f"cluster {target.server}, context {target.context or '(in cluster)'}", *_listed(found)])

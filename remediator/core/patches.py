@@ -16,6 +16,7 @@ from remediator.core.prior import Prior, write_prior
 from remediator.model.keys import (
     ANNOTATION_BECAUSE,
     ANNOTATION_FENCED,
+    ANNOTATION_JOINED,
     ANNOTATION_PRIOR,
     ANNOTATION_PROBATION,
     ANNOTATION_RUN,
@@ -47,6 +48,24 @@ def quarantine(node: NodeView, *, mark: str, value: str, cordon: bool, prior: Pr
         ANNOTATION_BECAUSE: because[:BECAUSE_MAX],
     }
     return {"metadata": {"annotations": annotations}, "spec": spec}
+
+
+def shut_gate(node: NodeView, key: str) -> Patch:
+    """The join gate's taint, and nothing else."""
+    gate = Taint(key=key, effect="NoSchedule")
+    return {"spec": {"taints": _with(msgspec.Raw(node.taints_raw), (gate,))}}
+
+
+def open_gate(node: NodeView, key: str, mark: str) -> Patch:
+    """The join gate's taint away, and the mark that this Node was let in: one patch."""
+
+    def is_gate(taint: TaintView) -> bool:
+        return taint.key == key and taint.effect == "NoSchedule"
+
+    return {
+        "metadata": {"annotations": {ANNOTATION_JOINED: mark}},
+        "spec": {"taints": without_taints(node.taints_raw, is_gate)},
+    }
 
 
 def hand_over(spare: NodeView, *, pool: PoolSpec, buffer: PoolSpec) -> Patch:

@@ -14,6 +14,7 @@ from remediator.core.account import needs_grant
 from remediator.core.breaker import FLEET
 from remediator.core.budget import limit_of, resolve
 from remediator.core.census import Census
+from remediator.core.joins.validity import faults_of_joins
 from remediator.core.own_keys import not_ours
 from remediator.core.people import paused
 from remediator.core.validity import faults_of
@@ -107,7 +108,10 @@ def playbook_status(playbook: Playbook, *, matching: int, active: int, now: str)
 
 
 def policy_conditions(
-    policy: RemediationPolicy, breakers: Iterable[BreakerState], now: datetime
+    policy: RemediationPolicy,
+    breakers: Iterable[BreakerState],
+    now: datetime,
+    pools: Mapping[str, ResourcePool],
 ) -> tuple[Condition, ...]:
     """Does the policy let new harm through, and what of it is closed? ``breakers`` are those not closed."""
     before = policy.status.conditions if policy.status is not UNSET else ()
@@ -119,7 +123,25 @@ def policy_conditions(
         message=message[:1_024],
         observed_generation=policy.metadata.generation,
     )
-    return merge_conditions(before, [ready], write_instant(now.replace(microsecond=0)))
+    found = [ready, *_joins_ready(policy, pools)]
+    return merge_conditions(before, found, write_instant(now.replace(microsecond=0)))
+
+
+def _joins_ready(policy: RemediationPolicy, pools: Mapping[str, ResourcePool]) -> list[Condition]:
+    """Are nodes let in by us? No condition where nobody has asked for it."""
+    joins = policy.spec.joins
+    if joins is UNSET:
+        return []
+    status: Literal["True", "False"] = "True"
+    reason, message = "Enforced", "the join gate of new nodes opens one after another"
+    if faults := faults_of_joins(joins, pools):
+        status, reason, message = "False", "InvalidSpec", "; ".join(faults)
+    elif joins.mode == "Disabled":
+        status, reason, message = "False", "Disabled", "no gate is shut, and none is opened"
+    elif joins.mode == "Audit" or policy.spec.max_mode != "Enforce":
+        reason, message = "Audited", "no node is written; Events say whom Enforce would let in, and when"
+    found = Condition(type="JoinsReady", status=status, reason=reason, message=message[:1_024])
+    return [msgspec.structs.replace(found, observed_generation=policy.metadata.generation)]
 
 
 def _permits(

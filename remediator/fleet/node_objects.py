@@ -42,7 +42,7 @@ Object = dict[str, Any]
 class NodeSpec:
     """What makes one node of a fleet this node. ``pool`` is empty for a node without pool and taint.
 
-    ``product`` is the GPU that its label names.
+    ``product`` is the GPU that its label names; ``gate`` the key of a taint that its kubelet registers.
     """
 
     name: str
@@ -53,6 +53,7 @@ class NodeSpec:
     pool: str = ""
     clique: str = ""
     product: str = GPU_MODEL
+    gate: str = ""
 
     @property
     def gpus(self) -> int:
@@ -68,6 +69,8 @@ def node_object(spec: NodeSpec, *, at: str, eks: bool = False) -> Object:
         eks: also carry the conditions of the EKS node monitoring agent, which are good when True.
     """
     taints = [{"key": LABEL_POOL, "value": spec.pool, "effect": "NoSchedule"}] if spec.pool else []
+    if spec.gate:
+        taints.append({"key": spec.gate, "effect": "NoSchedule"})
     return {
         "apiVersion": "v1",
         "kind": "Node",

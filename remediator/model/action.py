@@ -61,7 +61,23 @@ class CreateJob(Struct, frozen=True):
     deadline_s: int
 
 
-WorldAction = PatchNode | EvictPod | CreateJob
+WorldAction = PatchNode | EvictPod | CreateJob  # what a run does
+
+
+class SetCondition(Struct, frozen=True, gc=False):
+    """One condition of ours in the status of a Node, by a strategic merge; all others stay as they are.
+
+    ``turned``: its status is another one than before.
+    """
+
+    name: str
+    resource_version: str
+    type: str
+    status: str
+    reason: str
+    message: str
+    at: datetime
+    turned: bool
 
 
 class CreateRun(Struct, frozen=True):

@@ -19,6 +19,7 @@ ANNOTATION_BECAUSE: Final = f"{GROUP}/because"  # one line for `kubectl describe
 ANNOTATION_HOLD: Final = f"{GROUP}/hold"  # until=RFC3339;by=WHO;reason=TEXT
 ANNOTATION_FENCED: Final = f"{GROUP}/fenced"  # a person's word, the Node's uid: this machine is off
 ANNOTATION_PROBATION: Final = f"{GROUP}/probation-until"  # RFC3339; a spare on probation is the last choice
+ANNOTATION_JOINED: Final = f"{GROUP}/joined"  # UID TIME: this very Node was let in through the join gate
 
 # Of the scheduler-plugins, on a PriorityClass: its pods may not be taken for a better use for a while.
 TOLERATES_PREEMPTION: Final = "preemption-toleration.scheduling.x-k8s.io/minimum-preemptable-priority"
@@ -35,6 +36,7 @@ NODE_ANNOTATIONS: Final = (
     ANNOTATION_HOLD,
     ANNOTATION_FENCED,
     ANNOTATION_PROBATION,
+    ANNOTATION_JOINED,
 )
 
 # Kubernetes' own: whoever sets it vouches that the machine is off. Ours carry this value.

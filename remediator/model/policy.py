@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from remediator.model.duration import Duration
+from remediator.model.joins import JoinsSpec, JoinsStatus
 from remediator.model.keys import API_VERSION
 from remediator.model.meta import (
     Condition,
@@ -121,6 +122,7 @@ class PolicySpec(Struct, frozen=True, kw_only=True, rename="camel", omit_default
     conditions: Annotated[tuple[ConditionPolarity, ...], Meta(max_length=128)] = ()
     exporter: ExporterSpec | UnsetType = UNSET
     repair: RepairSpec | UnsetType = UNSET
+    joins: JoinsSpec | UnsetType = UNSET  # without it no node is gated, and none is let in
 
 
 class Grant(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -175,6 +177,7 @@ class PolicyStatus(Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     recent_faults: Annotated[tuple[FaultMark, ...], Meta(max_length=GRANTS_MAX)] = ()
     # XID codes whose first round of pages over the whole fleet has been latched.
     baselined: Annotated[tuple[Annotated[int, Meta(ge=1, le=999)], ...], Meta(max_length=256)] = ()
+    joins: JoinsStatus | UnsetType = UNSET
     conditions: Annotated[tuple[Condition, ...], Meta(max_length=8)] = ()
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from remediator.model.joins import PoolJoins
 from remediator.model.keys import API_VERSION
 from remediator.model.meta import (
     Condition,
@@ -68,6 +69,7 @@ class PoolSpec(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=
     max_unavailable: Limit | UnsetType = UNSET
     max_concurrent: PositiveCount | UnsetType = UNSET
     spares_wanted: Count = 0
+    joins: PoolJoins | UnsetType = UNSET
     pause: Pause | UnsetType = UNSET
 
 

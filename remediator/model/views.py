@@ -104,6 +104,7 @@ class PodView(Struct, frozen=True, gc=False):
     empty_dir: bool = False
     gpus: int = 0
     tolerates_all: bool = False
+    ready: bool = True
 
     @property
     def finished(self) -> bool:

@@ -25,6 +25,7 @@ from remediator.runtime.fleet_loop import FleetLoop
 from remediator.runtime.gauges import Gauges
 from remediator.runtime.health import HANGS_S, Health
 from remediator.runtime.housekeeping import Housekeeping
+from remediator.runtime.joins import Joins
 from remediator.runtime.ledgers import Ledgers
 from remediator.runtime.logbook import Logbook
 from remediator.runtime.run_pass import RunPass
@@ -77,6 +78,7 @@ class Parts:
         run_pass: RunPass,
         workers: Workers,
         ledgers: Ledgers,
+        joins: Joins,
         sweep: Sweep,
         takeover: Takeover,
         statuses: Statuses,
@@ -94,6 +96,7 @@ class Parts:
         self.run_pass = run_pass
         self.workers = workers
         self.ledgers = ledgers
+        self.joins = joins
         self.sweep = sweep
         self.takeover = takeover
         self.statuses = statuses
@@ -110,6 +113,7 @@ class Parts:
             self.fleet,
             self.run_pass,
             self.ledgers,
+            self.joins,
             self.sweep,
             self.takeover,
             self.statuses,
@@ -162,6 +166,9 @@ class Controller:
         parts.diagnoses.on_change = self._diagnosis_changed
         parts.fleet.on_granted = parts.workers.wake
         parts.fleet.on_passed = parts.logbook.passed
+        parts.fleet.decide_joins = parts.joins.decide
+        parts.fleet.on_joins = parts.joins.recorded
+        parts.joins.on_proof = parts.fleet.wake
         parts.scout.blind = parts.health.blind
         parts.workers.blind = parts.health.blind
         parts.logbook.leading = lambda: self.leading
@@ -276,6 +283,7 @@ class Controller:
                 parts.fleet.run,
                 parts.workers.run,
                 parts.ledgers.run,
+                parts.joins.run,
                 parts.sweep.run,
                 parts.statuses.run,
                 parts.events.run,
@@ -328,6 +336,7 @@ class Controller:
     def _node_changed(self, name: str, before: NodeView | None, after: NodeView | None) -> None:
         self._parts.diagnoses.node_changed(name, after)
         self._parts.sweep.node_changed(name, after)
+        self._parts.joins.node_changed(name, after)
         matters = before is None or after is None or _matters(before, after)
         if after is not None and matters:
             self._parts.ledgers.mark(self._parts.world.machine(after))

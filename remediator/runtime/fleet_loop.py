@@ -18,9 +18,10 @@ from msgspec.structs import replace
 
 from remediator.core.account import run_state, take_back
 from remediator.core.fleet import FleetDecision, Granted, Refused, decide_fleet
+from remediator.core.joins.decide import JoinsDecision
 from remediator.core.lifecycle import ended
 from remediator.core.pauses import doubled
-from remediator.core.request import Request
+from remediator.core.request import FleetView, Request
 from remediator.core.summary import policy_conditions
 from remediator.errors import PermanentError, TransientError
 from remediator.model.action import Attribution, CreateRun, SavePolicy, SaveRun
@@ -42,6 +43,7 @@ STANDING_S: Final = 5.0  # what waits for a clock and for nothing that wakes us 
 AFTER_ERROR_S: Final = 2.0
 AFTER_ERRORS_MOST_S: Final = 8.0
 CONFLICT_PAUSE_S: Final = 0.1
+JOIN_PAUSE_S: Final = 0.25
 # After a pass, so that news of many nodes make one pass: a pass costs more the more nodes there are.
 GAP_PER_NODE_S: Final = 25e-6
 GAP_MOST_S: Final = 0.25
@@ -92,6 +94,8 @@ class FleetLoop:
         self.on_granted: Callable[[str], None] = lambda _: None
         self.on_passed: Callable[[FleetDecision, float], None] = lambda *_: None
         self.baselined: Callable[[], tuple[int, ...]] = tuple
+        self.decide_joins: Callable[[FleetView], JoinsDecision | None] = lambda _: None
+        self.on_joins: Callable[[JoinsDecision], None] = lambda _: None
         self.term = 0
 
     def wake(self) -> None:
@@ -167,11 +171,16 @@ class FleetLoop:
         scout.note_cleared(faults)
         view, basis = scout.view(), self._world.policy
         decision = decide_fleet(view, scout.requests.all(faults, view), faults)
+        joins = self.decide_joins(view)
+        if joins is not None and joins.changed:
+            decision = replace(decision, changed=True, status=replace(decision.status, joins=joins.status))
         scout.shadows = tuple(each for each in decision.shadows if scout.still_there(each))
         self._tell(decision)
         self._tell_joined(faults)
         await self._record(decision, basis)
-        pause_s = self._pause_s(decision)
+        if joins is not None and self._stands(joins):
+            self.on_joins(joins)
+        pause_s = min(self._pause_s(decision), _next_join_s(joins))
         self.on_passed(decision, pause_s)
         return pause_s
 
@@ -194,6 +203,10 @@ class FleetLoop:
             return doubled(WAITING_S, self._alike, STANDING_S)
         return IDLE_S
 
+    def _stands(self, joins: JoinsDecision) -> bool:
+        """Are these the books that are stored? A conflict has kept them out, and nothing was paid."""
+        return self._world.policy_status.joins == joins.status
+
     # -- recording what was decided
 
     async def _record(self, decision: FleetDecision, basis: PolicyObject | None) -> None:
@@ -206,7 +219,8 @@ class FleetLoop:
         news = decision.changed or (codes and codes != decision.status.baselined)
         news = news or decision.status.term < self.term  # a policy that was created, or emptied, under us
         if basis is not None:
-            told = policy_conditions(basis.policy, decision.status.breakers, self._clock.now())
+            now, pools = self._clock.now(), self._world.pools
+            told = policy_conditions(basis.policy, decision.status.breakers, now, pools)
             if news or told != decision.status.conditions:
                 status = replace(decision.status, conditions=told)
                 writes.append(self._save_policy(status, basis))
@@ -368,3 +382,11 @@ class FleetLoop:
             run = by_machine.get(fault.machine)
             if run is not None and run.spec.fault_class != fault.fault_class:
                 self._reporter.joined(fault, run)
+
+
+def _next_join_s(joins: JoinsDecision | None) -> float:
+    """Until the next node may be let in by itself, as far as a clock says so."""
+    if joins is None:
+        return IDLE_S
+    waits = [place.stop.wait_s for place in joins.queue if place.stop is not None]
+    return max(JOIN_PAUSE_S, min((wait_s for wait_s in waits if wait_s is not None), default=IDLE_S))

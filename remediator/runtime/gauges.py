@@ -17,6 +17,7 @@ from remediator.ports import Clock, FeedState, Telemetry
 from remediator.runtime.diagnosis import Diagnoses
 from remediator.runtime.fleet_loop import FleetLoop
 from remediator.runtime.health import NO_FEED, Health
+from remediator.runtime.joins import Joins
 from remediator.runtime.world import World
 
 _MODES: Final = ("Disabled", "Audit", "Enforce")
@@ -32,6 +33,7 @@ class Gauges:
         diagnoses: Diagnoses,
         fleet: FleetLoop,
         health: Health,
+        joins: Joins,
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
@@ -39,11 +41,13 @@ class Gauges:
         self._diagnoses = diagnoses
         self._fleet = fleet
         self._health = health
+        self._joins = joins
         self._counted: dict[str, FeedState] = {}
         self._clock = clock
         self._telemetry = telemetry
         self._classes: set[str] = set()
         self._scopes: set[str] = set()
+        self._stops: set[str] = set()
 
     def once(self) -> None:
         """Set all gauges."""
@@ -55,6 +59,7 @@ class Gauges:
         self._pauses()
         self._breakers()
         self._pages()
+        self._newcomers()
 
     def _set(self, metric: str, value: float, labels: Mapping[str, str] | None = None) -> None:
         self._telemetry.gauge(metric, labels or {}, value)
@@ -91,6 +96,7 @@ class Gauges:
             out = len(census.out(name))
             self._set("remediator_nodes", census.size(name) - out, {"pool": name, "state": "serving"})
             self._set("remediator_nodes", out, {"pool": name, "state": "not_serving"})
+            self._set("remediator_nodes", len(census.joining(name)), {"pool": name, "state": "joining"})
             self._set("remediator_spares_wanted", pool.spec.spares_wanted, {"pool": name})
             told = pool.status if pool.status is not UNSET else PoolStatus()
             self._set("remediator_nodes", told.out, {"pool": name, "state": "out"})
@@ -134,6 +140,13 @@ class Gauges:
             for state in ("Closed", "Open", "HalfOpen"):
                 is_it = states.get(scope, "Closed") == state
                 self._set("remediator_breaker_state", float(is_it), {"scope": scope, "state": state})
+
+    def _newcomers(self) -> None:
+        waiting = self._joins.counted()
+        self._stops |= set(waiting)
+        for reason in self._stops:
+            self._set("remediator_joins_waiting", waiting[reason], {"reason": reason})
+        self._set("remediator_join_rate_share", self._joins.rate_share)
 
     def _pages(self) -> None:
         for state, count in self._diagnoses.page_states().items():

@@ -107,6 +107,7 @@ class World:
         self._playbooks: tuple[PlaybookInForce, ...] | None = None
         self._parsed: dict[str, PlaybookSpec] = {}
         self._vetoes: dict[str, tuple[str, str]] = {}  # machine -> until, who
+        self.gate = ""  # key of the join gate in force, as the census counts by it
         caches.nodes.subscribe(self._node_changed)
         caches.runs.subscribe(self._run_changed)
         caches.pools.subscribe(lambda _, before, after: self._rules_changed(before, after))
@@ -405,6 +406,9 @@ class World:
         if self.policy is after:
             self._written_policy = None  # the watch has caught up; nobody need compare any more
         self._rules_changed(before.policy if before else None, after.policy if after else None)
+        joins = self.policy_status.joins
+        if joins is not UNSET and joins.gate != self.gate:
+            self._count()
 
     def _rules_changed(self, before: _Ruling | None, after: _Ruling | None) -> None:
         if before is not None and after is not None and before.spec == after.spec:
@@ -415,13 +419,19 @@ class World:
 
     def rebuild(self) -> None:
         """Count and file every node anew: pools, policy or identity rules have changed."""
+        self._count()
         nodes = self.caches.nodes.views()
-        self.census.rebuild(nodes.values(), self.pools.values(), self.policy_spec.serving_taints)
         self._index.machines.clear()
         self._index.shared.clear()
         self._index.machine_by_node.clear()
         for node in nodes.values():
             self._file_machine(node)
+
+    def _count(self) -> None:
+        joins = self.policy_status.joins
+        self.gate = joins.gate if joins is not UNSET else ""
+        nodes, taints = self.caches.nodes.views(), self.policy_spec.serving_taints
+        self.census.rebuild(nodes.values(), self.pools.values(), taints, self.gate)
 
 
 _Ruling = Playbook | ResourcePool | RemediationPolicy

@@ -103,6 +103,7 @@ def test_policy_of_the_base_spells_out_every_limit():
         "pause",
         "exporter",
         "repair",
+        "joins",
         "identity",
         "conditions",
         "protectedPriorityClasses",

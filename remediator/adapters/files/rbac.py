@@ -62,6 +62,14 @@ BASE: Final[tuple[Line, ...]] = (
     Line(Rule("events.k8s.io", "events", ("create",), "events"), "Events about nodes are accepted here only"),
 )
 
+# What Enforce of joins adds, apart from the patches of Nodes that actions need too.
+JOINS: Final[tuple[Line, ...]] = (
+    Line(Rule("", "nodes", ("patch",)), "shut and open the join gate"),
+    Line(
+        Rule("", "nodes/status", ("patch",)), "the condition PreflightPassed, and no other: node-status.yaml"
+    ),
+)
+
 VIEWER: Final[tuple[Line, ...]] = _each(_KINDS, ("get", "list", "watch"), "everything that is recorded")
 
 OPERATOR: Final[tuple[Line, ...]] = (
@@ -145,34 +153,21 @@ def generated_files() -> dict[str, str]:
             _role("remediator-kubelets", audit_lines(), "kubelets", "Asks whether a kubelet still lives."),
             _binding("remediator-kubelets", "kubelets"),
         ),
-        "deploy/base/people.yaml": (
-            _role(
-                "remediator-viewer",
-                VIEWER,
-                "",
-                "For people who look. Whoever is bound to the cluster's own role view has it too.",
-                labels={"rbac.authorization.k8s.io/aggregate-to-view": "true"},
-            ),
-            _role(
-                "remediator-operator",
-                OPERATOR,
-                "",
-                "For people on call. RBAC cannot tell one field from another: who may pause may also set\n"
-                "maxMode, and who may write a hold may also write other marks. So it is part of no other\n"
-                "role; bind it by name.",
-            ),
-            _role(
-                "remediator-doctor",
-                DOCTOR,
-                "",
-                "For people who install it: everything that remediator doctor looks at. It changes nothing.",
-            ),
-        ),
+        "deploy/base/people.yaml": _people(),
         "deploy/overlays/enforce/rbac.yaml": (
             _role(
                 "remediator-enforce", enforce_lines(), "", "Acts: marks nodes, evicts pods. Deletes nothing."
             ),
             _binding("remediator-enforce", ""),
+        ),
+        "deploy/components/joins/rbac.yaml": (
+            _role(
+                "remediator-joins",
+                JOINS,
+                "",
+                "Lets new nodes in: the join gate, and the proof before it opens.",
+            ),
+            _binding("remediator-joins", ""),
         ),
         "deploy/overlays/repair-job/rbac.yaml": (
             _role(
@@ -186,6 +181,32 @@ def generated_files() -> dict[str, str]:
         ),
     }
     return {path: HEADER + "---\n".join(texts) for path, texts in documents.items()}
+
+
+def _people() -> tuple[str, ...]:
+    return (
+        _role(
+            "remediator-viewer",
+            VIEWER,
+            "",
+            "For people who look. Whoever is bound to the cluster's own role view has it too.",
+            labels={"rbac.authorization.k8s.io/aggregate-to-view": "true"},
+        ),
+        _role(
+            "remediator-operator",
+            OPERATOR,
+            "",
+            "For people on call. RBAC cannot tell one field from another: who may pause may also set\n"
+            "maxMode, and who may write a hold may also write other marks. So it is part of no other\n"
+            "role; bind it by name.",
+        ),
+        _role(
+            "remediator-doctor",
+            DOCTOR,
+            "",
+            "For people who install it: everything that remediator doctor looks at. It changes nothing.",
+        ),
+    )
 
 
 def _action_lines(*, repair: bool) -> tuple[Line, ...]:

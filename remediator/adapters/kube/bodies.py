@@ -22,7 +22,9 @@ from remediator.model.action import (
     PatchNode,
     PublishEvent,
     SavePolicy,
+    SetCondition,
 )
+from remediator.model.instant import write_instant
 from remediator.model.keys import ANNOTATION_TERM, API_VERSION, GROUP
 from remediator.model.ledger import ManagedNode
 from remediator.model.policy import PolicyStatus
@@ -50,6 +52,25 @@ def node_patch(action: PatchNode, term: int) -> bytes:
     annotations = {**_mapping(metadata.get("annotations", {}), "annotations"), ANNOTATION_TERM: str(term)}
     metadata = {**metadata, "resourceVersion": action.resource_version, "annotations": annotations}
     return msgspec.json.encode({**action.patch, "metadata": metadata})
+
+
+def node_condition(action: SetCondition, term: int) -> bytes:
+    """Build the strategic merge patch of a Node's status that sets one condition."""
+    at = write_instant(action.at.replace(microsecond=0))
+    condition = {
+        "type": action.type,
+        "status": action.status,
+        "reason": action.reason,
+        "message": action.message,
+        "lastHeartbeatTime": at,
+    }
+    if action.turned:
+        condition["lastTransitionTime"] = at
+    metadata = {
+        "resourceVersion": action.resource_version,
+        "annotations": {ANNOTATION_TERM: str(term)},
+    }
+    return msgspec.json.encode({"metadata": metadata, "status": {"conditions": [condition]}})
 
 
 def _mapping(value: object, what: str) -> dict[str, object]:

@@ -213,6 +213,7 @@ class _PodSpec(Struct, rename="camel"):
 class _PodStatus(Struct, rename="camel"):
     phase: str | None = None
     qos_class: str | None = None
+    conditions: list[_Condition] | None = None
 
 
 class _Pod(Struct):
@@ -249,6 +250,7 @@ def pod_decoder(*, gpu_resource: str, annotations: frozenset[str] = frozenset())
             empty_dir=any(bytes(each.empty_dir) != b"null" for each in spec.volumes or ()),
             gpus=_requested(spec, gpu_resource),
             tolerates_all=_tolerates_all(spec.tolerations),
+            ready=any(each.type == "Ready" and each.status == "True" for each in status.conditions or ()),
         )
 
     return ObjectDecoder(_Pod, view)

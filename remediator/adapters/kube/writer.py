@@ -12,12 +12,13 @@ from remediator.adapters.kube import bodies
 from remediator.adapters.kube.caller import user_agent
 from remediator.adapters.kube.errors import check_read, classify_write, unanswered
 from remediator.errors import TransientError
-from remediator.model.action import Attribution, CreateJob, EvictPod, PatchNode, WorldAction
+from remediator.model.action import Attribution, CreateJob, EvictPod, PatchNode, SetCondition, WorldAction
 from remediator.ports import Lane, Outcome, Refusal, Transport, Written
 
 WRITE_TIMEOUT_S: Final = 10.0
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
+STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"  # conditions are a list by type
 
 
 class Sender:
@@ -80,7 +81,7 @@ class Sender:
 
 
 class KubeWriter:
-    """``ports.Writer`` to an API server. Arguments as of ``Sender``."""
+    """``ports.Writer`` and ``ports.Proofs`` to an API server. Arguments as of ``Sender``."""
 
     def __init__(self, transport: Transport, *, may_write: Callable[[], str | None]) -> None:
         self._sender = Sender(transport, may_write=may_write)
@@ -100,6 +101,14 @@ class KubeWriter:
                 return await self._sender.send("POST", path, body, attribution, lane=Lane.NORMAL)
             case CreateJob():
                 return await self._create_job(action, attribution)
+
+    async def prove(self, action: SetCondition, attribution: Attribution) -> Written:
+        """Set one condition of ours; see ``ports.Proofs``."""
+        body = bodies.node_condition(action, attribution.term)
+        path = f"/api/v1/nodes/{action.name}/status"
+        return await self._sender.send(
+            "PATCH", path, body, attribution, lane=Lane.NORMAL, content_type=STRATEGIC_PATCH
+        )
 
     async def _create_job(self, action: CreateJob, attribution: Attribution) -> Written:
         source = f"/api/v1/namespaces/{action.namespace}/podtemplates/{action.template}"

@@ -45,7 +45,7 @@ _STEP: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0, 14_4
 _FAST: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 3_600.0, 14_400.0, 86_400.0)
 
 _ACTION: Final = Label("action", (*ACTIONS, UNDO))
-_WRITE: Final = Label("action", ("PatchNode", "EvictPod", "CreateJob"))
+_WRITE: Final = Label("action", ("PatchNode", "EvictPod", "CreateJob", "SetCondition"))
 _OUTCOME: Final = Label("outcome", tuple(each.value for each in Outcome))
 _REFUSAL: Final = Label("refusal", tuple(each.value for each in Refusal))
 _EVICTION: Final = Label(
@@ -79,7 +79,7 @@ METRICS: Final[Mapping[str, Row]] = MappingProxyType(
         "remediator_nodes": Row(
             "gauge",
             "Members of a pool: serving and not_serving add up, out are machines taken out of it.",
-            (_POOL, Label("state", ("serving", "not_serving", "out"))),
+            (_POOL, Label("state", ("serving", "not_serving", "joining", "out"))),
         ),
         "remediator_spares": Row("gauge", "Nodes of a buffer pool that could be handed over.", (_POOL,)),
         "remediator_spares_wanted": Row("gauge", "spec.sparesWanted of a pool.", (_POOL,)),
@@ -138,6 +138,17 @@ METRICS: Final[Mapping[str, Row]] = MappingProxyType(
         "remediator_time_to_return_seconds": Row(
             "histogram", "Fault first seen to machine returned.", (), _FAST
         ),
+        # -- joins
+        "remediator_joins_total": Row(
+            "counter",
+            "New nodes: let in, would be let in (Audit), found unfit, or registered without the join gate.",
+            (Label("outcome", ("let_in", "would_let_in", "unfit", "gate_missing")),),
+        ),
+        "remediator_join_wait_seconds": Row(
+            "histogram", "Creation of a Node to its join gate open.", (), _STEP
+        ),
+        "remediator_joins_waiting": Row("gauge", "Nodes at the join gate, by why.", (Label("reason"),)),
+        "remediator_join_rate_share": Row("gauge", "The share of the join rates that the brake leaves."),
         # -- writes
         "remediator_writes_total": Row(
             "counter", "Writes to nodes, pods and Jobs.", (_WRITE, _OUTCOME, _REFUSAL)

@@ -7,6 +7,7 @@ from typing import Final
 from remediator.chaos.rules.endings import FaultsAnswered, NoOrphans, RunsEnd, SomebodyLeads, StepsEnd
 from remediator.chaos.rules.evictions import BoundByUid, EvictionApiOnly, FenceFirst, RightPod
 from remediator.chaos.rules.faults import EvidenceFirst, OwnBranch, PeopleWin, ReasonStands, StormGuard
+from remediator.chaos.rules.joins import JoinLimit, NobodyBefore, NobodyForgotten, ProvedFirst
 from remediator.chaos.rules.machines import RebootFenced, RebootOnce, SameMachine
 from remediator.chaos.rules.nodes import OptedOut, OwnFieldsOnly, PeersRespected, VersionBound
 from remediator.chaos.rules.plans import Explained, LevelBudget, OneSpareOnePlan
@@ -41,6 +42,9 @@ RULES: Final[tuple[type[Rule], ...]] = (
     Reserve,
     LeavesLast,
     LikeForLike,
+    JoinLimit,
+    NobodyBefore,
+    ProvedFirst,
     OnlyLooks,
     NoEmptyWrite,
     NoHotLoop,
@@ -54,4 +58,11 @@ RULES: Final[tuple[type[Rule], ...]] = (
 )
 
 # Judged at the end of a log that ends in calm.
-ENDINGS: Final[tuple[type[Rule], ...]] = (RunsEnd, FaultsAnswered, NoOrphans, StepsEnd, SomebodyLeads)
+ENDINGS: Final[tuple[type[Rule], ...]] = (
+    RunsEnd,
+    FaultsAnswered,
+    NoOrphans,
+    StepsEnd,
+    SomebodyLeads,
+    NobodyForgotten,
+)

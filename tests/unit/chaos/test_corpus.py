@@ -25,8 +25,10 @@ RULES_OF_THE_HARNESS = {rule.id for rule in (*RULES, *ENDINGS)}
 
 
 # No bug shows these alone: S3b asks what S3 asks, of the server's answer; the simulator knows no rights
-# (S27); and the reference controller has no pod of its own (S31) and no mode in which it only looks (S21).
-NEVER_ALONE = {"S3b", "S21", "S27", "S31"}
+# (S27); and the reference controller has no pod of its own (S31), no mode in which it only looks (S21), and
+# no join gate.
+JOINS = {"S18", "S19", "S19b", "L9"}
+NEVER_ALONE = {"S3b", "S21", "S27", "S31"} | JOINS
 
 
 @cache
@@ -73,8 +75,9 @@ def test_reference_controller_holds_every_rule_in_drawn_histories() -> None:
 
     assert [each.broken for each in outcomes] == [()] * 10
     answered = {verdict.rule for each in outcomes for verdict in each.report.verdicts if verdict.judged}
-    # It writes nothing that has finalizers, has no pods of its own, and is no identity that only looks.
-    without_a_case = {"S21", "S26", "S31"}
+    # It writes nothing that has finalizers, has no pods of its own, is no identity that only looks, and lets
+    # nobody in.
+    without_a_case = {"S21", "S26", "S31"} | JOINS
     assert answered | {"S14", "S27"} >= {rule.id for rule in RULES} - without_a_case
 
 

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from remediator.chaos.check import Judge, Report, Verdict
 from remediator.chaos.profile import Fault, load_profile
+from tests.unit.chaos import join_cases
 from tests.unit.chaos.machine_cases import opens, shows
 from tests.unit.chaos.trace import FENCE, GOING, NODE, POOL, THEM, Trace
 
@@ -186,3 +187,29 @@ def test_record_that_is_only_read_says_nothing_of_the_work() -> None:
     trace.write("watch", "remediations", "", level="Metadata")
 
     assert (verdict(trace, "L1").answer, verdict(trace, "L1").unjudged) == ("held", 0)
+
+
+def joined(trace: Trace) -> Verdict:
+    profile = replace(PROFILE, **join_cases.FIELDS)
+    judge = Judge(profile, calm=True)
+    for numbered in trace.records():
+        judge.see(numbered)
+    return next(each for each in judge.report().verdicts if each.rule == "L9")
+
+
+def test_new_node_that_is_fit_and_waits_in_calm_is_told() -> None:
+    trace = Trace()
+    join_cases.born(trace, "a")
+    found = joined(trace)
+
+    assert found.answer == "broken"
+    assert found.findings[0].text == "a is fit and waits, with 0 others"
+
+
+def test_new_node_that_is_not_fit_waits_for_a_person() -> None:
+    trace = Trace()
+    join_cases.born(trace, "a", fit="False")
+    join_cases.born(trace, "b")
+    join_cases.let_in(trace, "b")
+
+    assert joined(trace).answer == "held"

@@ -12,11 +12,12 @@ from remediator.chaos.profile import Budget, load_profile
 from remediator.chaos.rules import RULES
 from remediator.chaos.rules.rule import at
 from remediator.chaos.world import World
-from tests.unit.chaos import machine_cases, swap_cases
+from tests.unit.chaos import join_cases, machine_cases, swap_cases
 from tests.unit.chaos.trace import FENCE, GOING, NODE, POD, POOL, THEM, Trace, a_node
 
 BUDGET = Budget(label="pool", value="train", most=1)
-PROFILE = replace(load_profile("remediator"), budgets=(BUDGET,), **machine_cases.FIELDS, **swap_cases.FIELDS)
+FIELDS = machine_cases.FIELDS | swap_cases.FIELDS | join_cases.FIELDS
+PROFILE = replace(load_profile("remediator"), budgets=(BUDGET,), **FIELDS)
 Play = Callable[[Trace], None]
 
 
@@ -269,6 +270,7 @@ CASES: dict[str, tuple[tuple[Play, ...], tuple[Play, ...]]] = {
     "S32": ((fence_what_goes,), (fence_what_goes_later,)),
     **machine_cases.CASES,
     **swap_cases.CASES,
+    **join_cases.CASES,
 }
 
 
@@ -341,6 +343,9 @@ def test_rule_that_the_profile_gives_nothing_for_is_unknown():
         "S15": "the profile lacks own, claims, pools, floor",
         "S16": "the profile lacks own, plan, claims, pools",
         "S17": "the profile lacks plan, runs, pools",
+        "S18": "the profile lacks joins",
+        "S19": "the profile lacks joins",
+        "S19b": "the profile lacks joins",
         "S26": "the profile lacks own",
         "S31": "the profile lacks own, lease",
         "S3": "the profile lacks own, faults",

@@ -36,6 +36,7 @@ from remediator.model.action import (
     SavePolicy,
     SavePoolStatus,
     SaveRun,
+    SetCondition,
     WorldAction,
 )
 from remediator.model.instant import write_instant
@@ -51,6 +52,7 @@ from remediator.runtime.world import Caches
 from tests.unit.runtime.fates import Crash, Fails, Fate, First, Held, Late, Lost, Refused, Sent
 
 Json = dict[str, Any]
+Action = WorldAction | SetCondition | RecordAction
 KINDS = ("nodes", "runs", "playbooks", "pools", "policies", "ledgers")
 _STATUS_OF: Mapping[type, str] = {
     SaveRun: "runs",
@@ -235,7 +237,10 @@ class ApiServer:
     async def save(self, action: RecordAction, attribution: Attribution) -> Written:
         return await self._receive(action, attribution)
 
-    async def _receive(self, action: WorldAction | RecordAction, by: Attribution) -> Written:
+    async def prove(self, action: SetCondition, attribution: Attribution) -> Written:
+        return await self._receive(action, attribution)
+
+    async def _receive(self, action: Action, by: Attribution) -> Written:
         sent = Sent(action, by)
         if self.dead:
             raise Crash
@@ -279,16 +284,18 @@ class ApiServer:
 
     # -- storing
 
-    def _commit(self, action: WorldAction | RecordAction, by: Attribution) -> Written:
+    def _commit(self, action: Action, by: Attribution) -> Written:
         written = self._store(action, by)
         if written.outcome is Outcome.APPLIED:
             self.effects[_effect(action)] += 1
         return written
 
-    def _store(self, action: WorldAction | RecordAction, by: Attribution) -> Written:
+    def _store(self, action: Action, by: Attribution) -> Written:
         match action:
             case PatchNode(name=name):
                 return self._patch("nodes", name, msgspec.json.decode(bodies.node_patch(action, by.term)))
+            case SetCondition():
+                return self._prove(action)
             case EvictPod():
                 return self._evict(action)
             case CreateJob():
@@ -333,6 +340,19 @@ class ApiServer:
             return Written(Outcome.REFUSED, Refusal.CONFLICT, f"{name}: {wanted} is not the newest version")
         self.put(kind, name, merged(obj, patch))
         return self._answer(kind, name)
+
+    def _prove(self, action: SetCondition) -> Written:
+        obj = self.feeds["nodes"].objects.get(action.name)
+        said = {"type": action.type, "status": action.status, "reason": action.reason}
+        others = [
+            each
+            for each in (obj or {}).get("status", {}).get("conditions", [])
+            if each["type"] != action.type
+        ]
+        meta = {"resourceVersion": action.resource_version}
+        return self._patch(
+            "nodes", action.name, {"metadata": meta, "status": {"conditions": [*others, said]}}
+        )
 
     def _put_policy(self, obj: Json) -> Written:
         stored = self.feeds["policies"].objects.get("cluster")
@@ -442,7 +462,7 @@ def merged(target: Json, patch: Json) -> Json:
     return result
 
 
-def _effect(action: WorldAction | RecordAction) -> str:
+def _effect(action: Action) -> str:
     match action:
         case PatchNode(name=name, patch=patch):
             notes: Any = patch.get("metadata", {})

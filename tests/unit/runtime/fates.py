@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from remediator.model.action import Attribution, RecordAction, WorldAction
+from remediator.model.action import Attribution, RecordAction, SetCondition, WorldAction
 from remediator.ports import Outcome, Refusal
 
 
@@ -60,7 +60,7 @@ Fate = Refused | Lost | Fails | Held | Late | First
 class Sent:
     """One write as it arrived, and what came of it."""
 
-    action: WorldAction | RecordAction
+    action: WorldAction | SetCondition | RecordAction
     by: Attribution
     outcome: Outcome | None = None
 

@@ -28,8 +28,10 @@ from remediator.runtime.fleet_loop import FleetLoop
 from remediator.runtime.gauges import Gauges
 from remediator.runtime.health import Health
 from remediator.runtime.housekeeping import Housekeeping
+from remediator.runtime.joins import Joins
 from remediator.runtime.ledgers import Ledgers
 from remediator.runtime.logbook import Logbook
+from remediator.runtime.newcomers import Newcomers
 from remediator.runtime.observer import Observer
 from remediator.runtime.report import Reporter
 from remediator.runtime.run_pass import RunPass, repairs_before
@@ -215,11 +217,15 @@ class Rig:
             clock=clock,
         )
         self.logbook = Logbook(world=self.world, diagnoses=self.diagnoses, health=self.health, clock=clock)
+        self.newcomers = Newcomers(world=self.world, diagnoses=self.diagnoses, reader=server, clock=clock)
+        doors: Any = {"writer": server, "proofs": server, "events": self.events}
+        self.joins = Joins(world=self.world, newcomers=self.newcomers, **doors, **shared)
         self.gauges = Gauges(
             world=self.world,
             diagnoses=self.diagnoses,
             fleet=self.fleet,
             health=self.health,
+            joins=self.joins,
             **shared,
         )
         self.ticks = Pendulum()
@@ -239,6 +245,7 @@ class Rig:
             run_pass=self.run_pass,
             workers=self.workers,
             ledgers=self.ledgers,
+            joins=self.joins,
             sweep=self.sweep,
             takeover=self.takeover,
             statuses=self.statuses,

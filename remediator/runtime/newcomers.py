@@ -1,0 +1,299 @@
+"""What is known of the nodes that wait at the join gate: an index kept in step, and one look at their pods.
+
+It decides nothing and writes nothing; ``Joins`` acts on it and the fleet pass reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from msgspec import UNSET
+
+from remediator.core.joins.daemons import lacking
+from remediator.core.joins.decide import JoinsView, Newcomer, rank_of, settles
+from remediator.core.joins.gate import Gate, gate_of, is_gated, read_mark, waits_s
+from remediator.core.joins.limiter import Standing
+from remediator.core.joins.preflight import PREFLIGHT, Facts, Verdict, preflight, worth_a_look
+from remediator.core.joins.validity import faults_of_joins
+from remediator.core.people import paused
+from remediator.core.request import FleetView
+from remediator.core.summary import machines_away
+from remediator.model.duration import seconds
+from remediator.model.instant import read_instant
+from remediator.model.joins import JoinsSpec, JoinsStatus
+from remediator.model.pool import ResourcePool
+from remediator.model.views import NodeView
+from remediator.ports import Clock, Reader
+from remediator.runtime.diagnosis import Diagnoses
+from remediator.runtime.world import World
+
+LOOKS_AT_ONCE: Final = 8
+LOOKS_MAX: Final = 64  # listings of pods in one turn
+LOOK_AGAIN_S: Final = 10.0
+
+
+class Newcomers:
+    """The nodes whose gate is shut, or should be, and those that were let in a short while ago."""
+
+    def __init__(self, *, world: World, diagnoses: Diagnoses, reader: Reader, clock: Clock) -> None:
+        self._world = world
+        self._diagnoses = diagnoses
+        self._reader = reader
+        self._clock = clock
+        self._watched: set[str] = set()
+        self._gated: set[str] = set()
+        self._rules: tuple[str, str] = ("", "")
+        self._looks: dict[str, tuple[float, str]] = {}  # uid -> when its pods were listed, what lacks
+        self.audited: dict[str, None] = {}  # uids that Audit would have let in by now
+        self.landed: dict[str, datetime] = {}  # uids of Nodes that we have let in: they had landed by then
+        self.brake: Callable[[], float] = lambda: 1.0
+
+    # -- what is in force
+
+    @property
+    def spec(self) -> JoinsSpec | None:
+        """How the policy lets nodes in; None: not at all, or in a way that can't be followed."""
+        spec = self._world.policy_spec.joins
+        if self._world.policy is None or spec is UNSET or spec.mode == "Disabled" or self.faults:
+            return None
+        return spec
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Why the limits can't be followed, each with the fix."""
+        spec = self._world.policy_spec.joins
+        return () if spec is UNSET else faults_of_joins(spec, self._world.pools)
+
+    @property
+    def enforced(self) -> bool:
+        spec = self.spec
+        modes = {self._world.policy_spec.max_mode, spec.mode if spec is not None else "Disabled"}
+        return modes == {"Enforce"}
+
+    @property
+    def status(self) -> JoinsStatus:
+        found = self._world.policy_status.joins
+        return found if found is not UNSET else JoinsStatus()
+
+    # -- the index
+
+    def __bool__(self) -> bool:
+        return bool(self._watched)
+
+    def node_changed(self, name: str, after: NodeView | None) -> bool:
+        """Keep the index in step; no look walks the whole fleet. True: the node is of interest."""
+        self._gated.discard(name)
+        self._watched.discard(name)
+        if after is None:
+            return False
+        gate, since = self._rules
+        if is_gated(after, gate):
+            self._gated.add(name)
+        elif not self._new(after, since):
+            return False
+        self._watched.add(name)
+        return True
+
+    def _new(self, node: NodeView, since: str) -> bool:
+        began, created = read_instant(since), read_instant(node.created_at)
+        return began is not None and created is not None and created >= began
+
+    def reindex(self) -> None:
+        """File every node anew where the gate in force is another one than before."""
+        rules = (self.status.gate, self.status.since)
+        if rules == self._rules:
+            return
+        self._rules = rules
+        for name, node in self._world.nodes.items():
+            self.node_changed(name, node)
+
+    def standing(self) -> list[tuple[NodeView, Gate]]:
+        """Every node of interest with its gate, in the order of their names."""
+        gate, since = self.status.gate, read_instant(self.status.since)
+        found = []
+        for name in sorted(self._watched):
+            node = self._world.node(name)
+            if node is not None and since is not None:
+                found.append((node, gate_of(node, gate, since, self._clock.now())))
+        return found
+
+    def waiting(self) -> list[NodeView]:
+        """Nodes whose gate is shut; in Audit those that would be behind it by now."""
+        if self.enforced:
+            return [node for node, gate in self.standing() if gate is Gate.SHUT]
+        spec, now = self.spec, self._clock.now()
+        shut = [node for node, gate in self.standing() if gate in (Gate.SHUT, Gate.ABSENT)]
+        # A restart forgets whom Audit let in: what is old by now is not asked about again.
+        most_s = seconds(spec.deadline) if spec is not None else 0
+        return [node for node in shut if node.uid not in self.audited and waits_s(node, now) <= most_s]
+
+    # -- what is known of each
+
+    async def look_at_pods(self) -> None:
+        """List the pods of those for whom nothing else is missing; a few at a time.
+
+        Raises:
+            TransientError, PermanentError: a listing failed; the others are done.
+        """
+        now = self._clock.monotonic()
+        due = []
+        facts = self._facts_of(self.waiting())
+        for each in facts:
+            looked = self._looks.get(each.node.uid)
+            if worth_a_look(each) and (looked is None or now - looked[0] >= LOOK_AGAIN_S):
+                due.append((looked[0] if looked is not None else 0.0, each.node))
+        due.sort(key=lambda pair: (pair[0], pair[1].created_at, pair[1].name))
+        turn = asyncio.Semaphore(LOOKS_AT_ONCE)
+
+        async def look(node: NodeView) -> None:
+            async with turn:
+                await self._look(node)
+
+        ends = await asyncio.gather(*(look(node) for _, node in due[:LOOKS_MAX]), return_exceptions=True)
+        alive = {each.node.uid for each in facts}
+        self._looks = {uid: found for uid, found in self._looks.items() if uid in alive}
+        for error in ends:
+            if error is not None:
+                raise error
+
+    async def _look(self, node: NodeView) -> None:
+        listing = await self._reader.pods_of(node.name)
+        spec = self.spec
+        wanted = set(spec.daemon_sets) if spec is not None else set()
+        pool = self._pool(node)
+        if pool is not None and pool.spec.joins is not UNSET:
+            wanted |= set(pool.spec.joins.daemon_sets)
+        self._looks[node.uid] = (self._clock.monotonic(), lacking(listing.pods, wanted))
+
+    def verdicts(self) -> list[tuple[NodeView, Verdict]]:
+        """Every node that waits, judged by what is known now."""
+        spec, now = self.spec, self._clock.now()
+        if spec is None:
+            return []
+        return [(each.node, preflight(each, spec, now)) for each in self._facts_of(self.waiting())]
+
+    def _facts_of(self, nodes: Sequence[NodeView]) -> list[Facts]:
+        faults = self._faults()
+        for run in self._world.open_runs.values():
+            faults[run.spec.machine] = f"{run.metadata.name} is under way on this machine"
+        conflicted = self._world.conflicted()
+        alike: dict[str, NodeView | None] = {}
+        found = []
+        for node in nodes:
+            pool = self._pool(node)
+            name = pool.metadata.name if pool is not None else ""
+            if name not in alike:
+                alike[name] = self._member(name)
+            machine = self._world.machine(node)
+            looked = self._looks.get(node.uid)
+            found.append(
+                Facts(
+                    node=node,
+                    pool=pool,
+                    fault=faults.get(machine, "") or self._kept_out(machine),
+                    conflicted=node.name in conflicted,
+                    page=self._page(node),
+                    daemons=looked[1] if looked is not None else None,
+                    alike=alike[name],
+                )
+            )
+        return found
+
+    def _faults(self) -> dict[str, str]:
+        """Confirmed faults by machine, in one line each.
+
+        Not those that a playbook finds in our own condition: the proof must not fail because it failed.
+        """
+        own = {
+            (playbook.name, matcher.id)
+            for playbook in self._world.playbooks
+            for matcher in playbook.spec.match.any_of
+            if matcher.node_condition is not UNSET and matcher.node_condition.type == PREFLIGHT
+        }
+        return {
+            fault.machine: f"{fault.fault_class} by playbook {fault.playbook}"
+            for fault in self._diagnoses.faults()
+            if (fault.playbook, fault.matcher) not in own
+        }
+
+    def _kept_out(self, machine: str) -> str:
+        out = self._world.settled_ledger(machine).out if self._world.ledger(machine) is not None else UNSET
+        return f"{out.run} keeps this machine out" if out is not UNSET else ""
+
+    def _page(self, node: NodeView) -> str | None:
+        if not self._diagnoses.expects_page(node.name):
+            return None
+        trouble = self._diagnoses.page_trouble(node.name)
+        return None if trouble is None else trouble.text
+
+    def _pool(self, node: NodeView) -> ResourcePool | None:
+        return self._world.pools.get(self._world.census.home(node.name) or "")
+
+    def _member(self, pool: str) -> NodeView | None:
+        """A member that serves, to compare hardware with; the first by name, so mostly the same one."""
+        census = self._world.census
+        serving = census.members(pool) - census.out(pool).keys()
+        return self._world.node(min(serving)) if serving else None
+
+    # -- for the fleet pass
+
+    def view(self, fleet: FleetView) -> JoinsView | None:
+        """What the decision is made from; None: nobody is let in by us."""
+        spec = self.spec
+        if spec is None:
+            return None
+        paid = {release.uid for release in self.status.releasing}
+        self.landed = {uid: at for uid, at in self.landed.items() if uid in paid}
+        away = machines_away(fleet.ledgers, fleet.runs.values())
+        newcomers = []
+        for node, verdict in self.verdicts():
+            pool = self._pool(node)
+            name = pool.metadata.name if pool is not None else ""
+            missing = away[name] + len(fleet.census.out(name)) if pool is not None else 0
+            newcomers.append(Newcomer(node, name, rank_of(pool, missing), verdict))
+        return JoinsView(
+            now=fleet.now,
+            term=fleet.term,
+            mode="Enforce" if self.enforced else "Audit",
+            spec=spec,
+            pools={name: pool.spec for name, pool in fleet.pools.items()},
+            status=self.status,
+            newcomers=tuple(newcomers),
+            gated=frozenset(self._gated),
+            names=fleet.names,
+            nodes=fleet.nodes,
+            standing=Standing(
+                now=fleet.now,
+                settling=self._settling(fleet),
+                inside=len(fleet.nodes) - len(self._gated),
+                brake=self.brake(),
+                closed=self._closed(fleet),
+            ),
+            landed=self.landed,
+        )
+
+    def _settling(self, fleet: FleetView) -> Mapping[str, int]:
+        found: Counter[str] = Counter()
+        for name in self._watched:
+            node = fleet.nodes.get(name)
+            if node is not None and read_mark(node) is not None:
+                pool = self._pool(node)
+                if settles(node, pool, fleet.policy.serving_taints, fleet.now):
+                    found[pool.metadata.name if pool is not None else ""] += 1
+        return found
+
+    def _closed(self, fleet: FleetView) -> Mapping[str, str]:
+        """Pools, and all of them under the empty name, for which nobody is let in, and why."""
+        found = {}
+        everywhere = fleet.blind or paused(fleet.policy.pause, "policy", fleet.now)
+        if everywhere:
+            found[""] = everywhere
+        for name, pool in fleet.pools.items():
+            why = paused(pool.spec.pause, f"pool {name}", fleet.now)
+            if why:
+                found[name] = why
+        return found
