@@ -31,8 +31,7 @@ def deploy_workload(api: Api, workload: Workload | None = None) -> int:
         WaitExpiredError: some pod did not run in time; names those that hang.
     """
     chosen = workload or Workload()
-    for item in workload_objects(chosen):
-        api.apply(f"{_COLLECTIONS[item['kind']]}/{item['metadata']['name']}", item)
+    submit_workload(api, chosen)
     wanted = chosen.pods(len(api.list(NODES)))
     wait_until(
         lambda: len(running_pods(api)) == wanted,
@@ -42,6 +41,12 @@ def deploy_workload(api: Api, workload: Workload | None = None) -> int:
         detail=lambda: f"{len(running_pods(api))} run; pending: {', '.join(pending_pods(api)[:5])}",
     )
     return wanted
+
+
+def submit_workload(api: Api, workload: Workload) -> None:
+    """Create the workload, or make it so, and wait for nothing: there may be no room for it yet."""
+    for item in workload_objects(workload):
+        api.apply(f"{_COLLECTIONS[item['kind']]}/{item['metadata']['name']}", item)
 
 
 def pending_pods(api: Api) -> tuple[str, ...]:
