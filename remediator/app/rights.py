@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 from msgspec import UNSET, Struct
 
-from remediator.adapters.files.rbac import ACCOUNT, NAMESPACES, controller_rules
+from remediator.adapters.files.rbac import ACCOUNT, JOINS, NAMESPACES, controller_rules
 from remediator.adapters.kube.discovery import Rule, missing_rules
 from remediator.adapters.kube.reviewer import REVIEW_RULES
 from remediator.errors import PermanentError
@@ -22,11 +22,12 @@ _log = structlog.get_logger(__name__)
 
 
 class Rights(Struct, frozen=True):
-    """Single permissions: those of Audit, what Enforce adds, and what repair Jobs add."""
+    """Single permissions: those of Audit, and what Enforce, repair Jobs and letting nodes in add."""
 
     audit: frozenset[Rule]
     enforce: frozenset[Rule]
     repair: frozenset[Rule]
+    joins: frozenset[Rule]
 
 
 def needed_rights(namespace: str, policy: PolicySpec | None = None) -> Rights:
@@ -47,7 +48,12 @@ def needed_rights(namespace: str, policy: PolicySpec | None = None) -> Rights:
 
     audit = frozenset(single(enforce=False))
     enforce = frozenset(single(enforce=True)) - audit
-    return Rights(audit, enforce, frozenset(single(enforce=True, repair=True)) - audit - enforce)
+    repair = frozenset(single(enforce=True, repair=True)) - audit - enforce
+    rules = (line.rule for line in JOINS)
+    joins = frozenset(
+        Rule(group=rule.group, resource=rule.resource, verb=verb) for rule in rules for verb in rule.verbs
+    )
+    return Rights(audit, enforce, repair, joins)
 
 
 def account_user(namespace: str) -> str:

@@ -15,6 +15,8 @@ from remediator.cli.pool_facts import MODES, PoolRow, in_order, pool_needs, pool
 from remediator.core.account import Account, run_state
 from remediator.core.custody import orphans
 from remediator.core.fleet import open_books
+from remediator.core.joins.gate import is_gated
+from remediator.core.joins.validity import faults_of_joins
 from remediator.core.people import paused, read_hold
 from remediator.core.request import FleetView
 from remediator.model.duration import spoken
@@ -213,6 +215,19 @@ def _safety(given: Given, account: Account) -> Iterable[str]:
     modes = ", ".join(f"{counted[mode]} {mode}" for mode in reversed(MODES) if counted[mode])
     ceiling = view.policy.max_mode if view.policy_exists else "Audit"
     yield f"playbooks: {modes or 'none'}; policy ceiling {ceiling}"
+    yield from _joins(view, ceiling)
+
+
+def _joins(view: FleetView, ceiling: str) -> Iterable[str]:
+    """Whether new nodes are let in, and how many wait; nothing where nobody has asked for it."""
+    joins, books = view.policy.joins, view.status.joins
+    if joins is UNSET:
+        return
+    gate = books.gate if books is not UNSET else joins.gate
+    waiting = sum(is_gated(node, gate) for node in view.nodes.values())
+    faults = "; ".join(faults_of_joins(joins, view.pools))
+    mode = min(joins.mode, ceiling, key=MODES.index)
+    yield f"joins: {faults or mode}; {how_many(waiting, 'node')} at the gate (remediator joins)"
 
 
 def _pauses(given: Given) -> Iterable[str]:

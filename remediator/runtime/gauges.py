@@ -146,6 +146,7 @@ class Gauges:
         self._stops |= set(waiting)
         for reason in self._stops:
             self._set("remediator_joins_waiting", waiting[reason], {"reason": reason})
+        self._set("remediator_join_oldest_wait_seconds", self._joins.oldest_wait_s())
         self._set("remediator_join_rate_share", self._joins.rate_share)
 
     def _pages(self) -> None:

@@ -17,6 +17,7 @@ from remediator.core import patches
 from remediator.core.joins.decide import JoinsDecision, JoinsView, Place, decide_joins
 from remediator.core.joins.gate import Gate, waits_s, write_mark
 from remediator.core.joins.preflight import PREFLIGHT, Verdict
+from remediator.core.pauses import doubled
 from remediator.core.request import FleetView
 from remediator.errors import PermanentError, TransientError
 from remediator.model.action import Attribution, PatchNode, SetCondition
@@ -33,6 +34,7 @@ T = TypeVar("T")
 BUSY_S: Final = 1.0
 IDLE_S: Final = 10.0
 GAP_S: Final = 0.02  # news of many nodes make one look
+AFTER_ERRORS_MOST_S: Final = 30.0
 AT_ONCE: Final = 8  # writes in flight
 NOT_YET_S: Final = 30.0  # what a node that starts lacks for a shorter time is not worth a write
 SEEN_WITHIN_S: Final = 2.0
@@ -65,6 +67,8 @@ class Joins:
         self._telemetry = telemetry
         self._wake = asyncio.Event()
         self._told: dict[str, tuple[str, str]] = {}  # uid -> the last verdict that was told
+        self._trouble = ""  # why the last look failed, told once
+        self._failures = 0  # looks in a row that failed
         self.queue: tuple[Place, ...] = ()
         self.on_proof: Callable[[], None] = lambda: None
         self.term = 0
@@ -113,11 +117,7 @@ class Joins:
         """Look until cancelled: at every node that waits, and at what is paid."""
         while True:
             self._wake.clear()
-            try:
-                await self.once()
-            except _EXPECTED as error:
-                _log.warning("joins not looked at", error=str(error))
-            await self._clock.sleep(GAP_S)
+            await self._clock.sleep(await self._turn())
             nap = asyncio.ensure_future(self._clock.sleep(BUSY_S if self._newcomers else IDLE_S))
             wake = asyncio.ensure_future(self._wake.wait())
             try:
@@ -125,6 +125,20 @@ class Joins:
             finally:
                 nap.cancel()
                 wake.cancel()
+
+    async def _turn(self) -> float:
+        """One look. Returns the seconds before which there is no other one, whatever the news."""
+        try:
+            await self.once()
+        except _EXPECTED as error:
+            if str(error) != self._trouble:
+                _log.warning("new nodes can't be let in", error=str(error))
+            self._trouble, self._failures = str(error), self._failures + 1
+            return doubled(BUSY_S, self._failures - 1, AFTER_ERRORS_MOST_S)
+        if self._failures:
+            _log.info("new nodes are let in again", failed=self._failures)
+        self._trouble, self._failures = "", 0
+        return GAP_S
 
     async def once(self) -> None:
         """One look: gates that are missing, proofs, and gates that may open.
@@ -259,6 +273,11 @@ class Joins:
     def rate_share(self) -> float:
         """The share of each rate that the brake leaves now."""
         return self._newcomers.brake()
+
+    def oldest_wait_s(self) -> float:
+        """Age of the oldest node at the gate; zero where nobody waits."""
+        now = self._clock.now()
+        return max((waits_s(place.newcomer.node, now) for place in self.queue), default=0.0)
 
     def counted(self) -> Counter[str]:
         """How many nodes wait, by why."""

@@ -20,7 +20,7 @@ from remediator.ports import Outcome, Written
 from remediator.testbed.api import Api, ApiError
 from remediator.testbed.waiting import wait_until
 from tests.contract.guarded import POLICY, TERM, Guarded, refusal
-from tests.contract.live import NODES, WAIT_S
+from tests.contract.live import NODES, WAIT_S, a_node
 from tests.deploy.manifests import DEPLOY
 
 pytestmark = [pytest.mark.real_server, pytest.mark.timeout(120)]
@@ -153,3 +153,33 @@ def test_our_account_says_nothing_else_of_a_node(joining: Guarded, body: Mapping
 def test_others_are_not_held_to_it(joining: Guarded):
     """Kubelets write their own status, and people what they like."""
     assert status_refusal(joining.person, says("Ready", "True")) == ""
+
+
+@pytest.fixture(scope="module")
+def kubelet(joining: Guarded) -> Iterator[Api]:
+    """Of a node named below, where nodes have to register with the gate."""
+    manifest = str(DEPLOY / "components/joins-required/policy.yaml")
+    joining.plane.kubectl("apply", "-f", manifest)
+    api = joining.admin.as_user("system:node:refused", ["system:nodes", "system:authenticated"])
+    wait_until(
+        lambda: registered(api, []), timeout_s=WAIT_S, every_s=0.2, what="joins-required to be in force"
+    )
+    yield api
+    joining.plane.kubectl("delete", "-f", manifest)
+
+
+def registered(kubelet: Api, taints: list[dict[str, Any]]) -> str:
+    """Register the Node as its kubelet does; why the server refuses it, or empty text. It does not stay."""
+    node = a_node("refused", "joins", taints=taints)
+    try:
+        kubelet.create(f"{NODES}?dryRun=All", node)
+    except ApiError as error:
+        return str(error.body["message"])
+    return ""
+
+
+def test_a_node_registers_with_the_gate_or_not_at_all(kubelet: Api):
+    """For whoever wants no node to be open before it is seen."""
+    assert "register with the taint" in registered(kubelet, [])
+    assert "register with the taint" in registered(kubelet, [GATE | {"effect": "PreferNoSchedule"}])
+    assert registered(kubelet, [GATE]) == ""

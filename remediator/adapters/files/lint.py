@@ -98,6 +98,7 @@ RULES: Final[Mapping[str, LintRule]] = MappingProxyType(
         "runbook-missing": LintRule(_W, "The one who is woken needs a page to read."),
         # Pools and the policy
         "policy-name": LintRule(_E, "There is one policy and its name is cluster."),
+        "join-limits": LintRule(_E, "By limits that are none, or can't be kept, nobody is let in."),
         "pool-twice": LintRule(_E, "A node would be a member of two pools."),
         "pool-unknown": LintRule(_W, "A buffer that does not exist lends no spares."),
         "pool-role": LintRule(_E, "Spares come from pools of role Buffer only."),

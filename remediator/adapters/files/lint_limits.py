@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 from remediator.adapters.files.lint_rules import Context, Finding, finding, touches_nodes
 from remediator.adapters.files.loader import LoadedObject
 from remediator.adapters.files.tree import Path
+from remediator.core.joins.validity import faults_of_joins
 from remediator.core.silence import is_silence
 from remediator.model.duration import seconds
 from remediator.model.meta import Limit
@@ -133,6 +134,17 @@ def check_limits(loaded: LoadedObject, context: Context) -> Iterator[Finding]:
     elif isinstance(value, RemediationPolicy):
         yield from _limit(loaded, ("spec", "maxUnavailable"), value.spec.max_unavailable, context)
         yield from _limit(loaded, ("spec", "poolMaxUnavailable"), value.spec.pool_max_unavailable, context)
+        yield from _joins(loaded, value, context)
+
+
+def _joins(loaded: LoadedObject, policy: RemediationPolicy, context: Context) -> Iterator[Finding]:
+    """Limits by which the controller lets nobody in; it says the same in the condition JoinsReady."""
+    if policy.spec.joins is UNSET:
+        return
+    pools = {pool.metadata.name: pool for _, pool in context.pools()}
+    for fault in faults_of_joins(policy.spec.joins, pools):
+        said, _, fix = fault.rpartition("; ")
+        yield finding("join-limits", loaded, ("spec", "joins"), said, fix)
 
 
 def _limit(loaded: LoadedObject, at: Path, limit: Limit | UnsetType, context: Context) -> Iterator[Finding]:

@@ -148,6 +148,7 @@ METRICS: Final[Mapping[str, Row]] = MappingProxyType(
             "histogram", "Creation of a Node to its join gate open.", (), _STEP
         ),
         "remediator_joins_waiting": Row("gauge", "Nodes at the join gate, by why.", (Label("reason"),)),
+        "remediator_join_oldest_wait_seconds": Row("gauge", "Age of the oldest Node at the join gate."),
         "remediator_join_rate_share": Row("gauge", "The share of the join rates that the brake leaves."),
         # -- writes
         "remediator_writes_total": Row(

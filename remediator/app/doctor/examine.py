@@ -11,14 +11,14 @@ from msgspec import UNSET
 from remediator.adapters.clock import SystemClock
 from remediator.adapters.files.kinds import KINDS
 from remediator.adapters.kube import neighbours as readings
-from remediator.adapters.kube.discovery import check_installed, missing_rules
+from remediator.adapters.kube.discovery import Rule, check_installed, missing_rules
 from remediator.adapters.kube.server_clock import ServerClock
 from remediator.adapters.kube.transport import KubeTransport
 from remediator.app.connection import open_connection
 from remediator.app.doctor import installation, neighbours, signals
 from remediator.app.doctor.finding import Finding, Level, Unseen, look, unknown, worst_first
 from remediator.app.leadership import read_leadership
-from remediator.app.rights import AUDIT_FIX, account_user, needed_rights
+from remediator.app.rights import AUDIT_FIX, Rights, account_user, needed_rights
 from remediator.app.settings import Settings
 from remediator.app.snapshot import Snapshot, take_snapshot
 from remediator.core.coverage import exporter_coverage
@@ -27,7 +27,7 @@ from remediator.core.match import matches
 from remediator.core.spent import spent_by_others
 from remediator.model.duration import seconds
 from remediator.model.keys import GROUP
-from remediator.model.policy import ExporterSpec
+from remediator.model.policy import ExporterSpec, PolicySpec
 from remediator.model.words import shortened
 
 PAGES_MAX: Final = 256
@@ -93,6 +93,7 @@ async def _rights(snapshot: Snapshot, settings: Settings, user: str) -> list[Fin
             Level.FAILURE if enforcing and world.policy_spec.repair is not UNSET else Level.NOTE,
             "kubectl apply -k deploy/overlays/repair-job grants these",
         ),
+        *_joins_asked(world.policy_spec, needed),
     )  # fmt: skip
     found = []
     for what, rules, level, fix in asked:
@@ -107,6 +108,14 @@ async def _rights(snapshot: Snapshot, settings: Settings, user: str) -> list[Fin
         else:
             found.append(Finding("rights", Level.OK, f"{account} has all {len(rules)} rights of {what}"))
     return found
+
+
+def _joins_asked(policy: PolicySpec, needed: Rights) -> tuple[tuple[str, frozenset[Rule], Level, str], ...]:
+    """The rights to let nodes in, where the policy wants to."""
+    if policy.joins is UNSET or policy.joins.mode != "Enforce":
+        return ()
+    fix = "the component deploy/components/joins grants these"
+    return (("joins", needed.joins, Level.FAILURE, fix),)
 
 
 async def _signals(snapshot: Snapshot) -> Iterator[Finding]:

@@ -28,7 +28,8 @@ def faults_of_joins(joins: JoinsSpec, pools: Mapping[str, ResourcePool]) -> tupl
             rated += 1
             found += _rate(own.rate, f"pool {name}: spec.joins.rate")
     if rated >= JOIN_RATES_MAX:
-        found.append(f"{rated} pools have a join rate of their own; {JOIN_RATES_MAX - 1} is the most")
+        most = JOIN_RATES_MAX - 1
+        found.append(f"{rated} pools have a join rate of their own; write at most {most}")
     if not 60 <= seconds(joins.growth.within) <= WITHIN_S_MAX:
         within = joins.growth.within
         found.append(f"spec.joins.growth.within is {within}; write a duration from 1m to 1h")

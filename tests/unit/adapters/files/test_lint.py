@@ -100,6 +100,8 @@ ALONE: list[tuple[str, Json]] = [
     ("runbook-missing", changed(a_playbook(), (("metadata", "annotations"), {}))),
     ("too-large", changed(a_playbook(), (MATCH, [{"id": f"m{n}", "nodeCondition": {"type": "Ready", "status": "False", "reasons": ["x" * 256] * 8}} for n in range(20)]))),
     ("pool-unknown", a_pool()),
+    ("join-limits", changed(a_policy(), (("spec", "joins"), {"deadline": "0s"}))),
+    ("join-limits", changed(a_policy(), (("spec", "joins"), {"rate": {"count": 5_000, "per": "1m"}}))),
 ]  # fmt: skip
 
 

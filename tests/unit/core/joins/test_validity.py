@@ -43,4 +43,4 @@ def test_the_rate_of_a_pool_is_judged_too():
     many = {f"p{n}": a_pool(f"p{n}", joins=PoolJoins(rate=Rate(count=1, per="1m"))) for n in range(64)}
 
     assert "pool train: spec.joins.rate.per is zero" in faults_of_joins(JoinsSpec(), {"train": bad})[0]
-    assert "63 is the most" in faults_of_joins(JoinsSpec(), many)[0]
+    assert "write at most 63" in faults_of_joins(JoinsSpec(), many)[0]
