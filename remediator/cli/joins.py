@@ -57,6 +57,7 @@ async def _look(settings: Settings) -> list[str]:
         newcomers.reindex()
         await snapshot.read_pages(tuple(node.name for node in newcomers.waiting()))
         await newcomers.look_at_pods()
+        await newcomers.judge()
         view = newcomers.view(snapshot.scout.view())
         if view is None:
             return [OFF, *newcomers.faults]

@@ -151,7 +151,7 @@ class Joins:
         if found.spec is None or self._world.caches.missing() or not found:
             return
         await found.look_at_pods()
-        verdicts = found.verdicts()
+        verdicts = await found.judge()
         for node, verdict in verdicts:
             self._news(node, verdict)
         if found.enforced:

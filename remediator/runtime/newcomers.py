@@ -14,7 +14,7 @@ from typing import Final
 from msgspec import UNSET
 
 from remediator.core.joins.daemons import lacking
-from remediator.core.joins.decide import JoinsView, Newcomer, rank_of, settles
+from remediator.core.joins.decide import SETTLES_MAX, JoinsView, Newcomer, rank_of, settles
 from remediator.core.joins.gate import Gate, gate_of, is_gated, read_mark, waits_s
 from remediator.core.joins.limiter import Standing
 from remediator.core.joins.preflight import PREFLIGHT, Facts, Verdict, preflight, worth_a_look
@@ -34,6 +34,7 @@ from remediator.runtime.world import World
 LOOKS_AT_ONCE: Final = 8
 LOOKS_MAX: Final = 64  # listings of pods in one turn
 LOOK_AGAIN_S: Final = 10.0
+SLICE: Final = 128  # nodes that are judged before the loop gets its turn
 
 
 class Newcomers:
@@ -47,6 +48,7 @@ class Newcomers:
         self._watched: set[str] = set()
         self._gated: set[str] = set()
         self._rules: tuple[str, str] = ("", "")
+        self._judged: dict[str, tuple[NodeView, Verdict]] = {}  # by uid, as of the last look
         self._looks: dict[str, tuple[float, str]] = {}  # uid -> when its pods were listed, what lacks
         self.audited: dict[str, None] = {}  # uids that Audit would have let in by now
         self.landed: dict[str, datetime] = {}  # uids of Nodes that we have let in: they had landed by then
@@ -90,17 +92,31 @@ class Newcomers:
         self._watched.discard(name)
         if after is None:
             return False
-        gate, since = self._rules
-        if is_gated(after, gate):
+        if is_gated(after, self._rules[0]):
             self._gated.add(name)
-        elif not self._new(after, since):
+        if not self._of_interest(after):
             return False
         self._watched.add(name)
         return True
 
-    def _new(self, node: NodeView, since: str) -> bool:
+    def _of_interest(self, node: NodeView) -> bool:
+        """Does it wait, should it, or was it let in so short a while ago that it may still settle?"""
+        gate, since = self._rules
+        if is_gated(node, gate):
+            return True
+        mark, now = read_mark(node), self._clock.now()
+        if mark is not None:
+            return mark.at is not None and now - mark.at <= SETTLES_MAX
         began, created = read_instant(since), read_instant(node.created_at)
-        return began is not None and created is not None and created >= began
+        if began is None or created is None or created < began:
+            return False
+        return self.enforced or self._audits(node)
+
+    def _audits(self, node: NodeView) -> bool:
+        """A restart forgets whom Audit let in: what is old by then is not asked about again."""
+        spec = self.spec
+        most_s = seconds(spec.deadline) if spec is not None else 0
+        return node.uid not in self.audited and waits_s(node, self._clock.now()) <= most_s
 
     def reindex(self) -> None:
         """File every node anew where the gate in force is another one than before."""
@@ -112,24 +128,25 @@ class Newcomers:
             self.node_changed(name, node)
 
     def standing(self) -> list[tuple[NodeView, Gate]]:
-        """Every node of interest with its gate, in the order of their names."""
+        """Every node of interest with its gate, in the order of their names; time has made others none."""
         gate, since = self.status.gate, read_instant(self.status.since)
         found = []
         for name in sorted(self._watched):
             node = self._world.node(name)
-            if node is not None and since is not None:
-                found.append((node, gate_of(node, gate, since, self._clock.now())))
+            if node is None or since is None:
+                continue
+            if not self._of_interest(node):
+                self._watched.discard(name)
+                continue
+            found.append((node, gate_of(node, gate, since, self._clock.now())))
         return found
 
     def waiting(self) -> list[NodeView]:
         """Nodes whose gate is shut; in Audit those that would be behind it by now."""
         if self.enforced:
             return [node for node, gate in self.standing() if gate is Gate.SHUT]
-        spec, now = self.spec, self._clock.now()
         shut = [node for node, gate in self.standing() if gate in (Gate.SHUT, Gate.ABSENT)]
-        # A restart forgets whom Audit let in: what is old by now is not asked about again.
-        most_s = seconds(spec.deadline) if spec is not None else 0
-        return [node for node in shut if node.uid not in self.audited and waits_s(node, now) <= most_s]
+        return [node for node in shut if self._audits(node)]
 
     # -- what is known of each
 
@@ -169,12 +186,34 @@ class Newcomers:
             wanted |= set(pool.spec.joins.daemon_sets)
         self._looks[node.uid] = (self._clock.monotonic(), lacking(listing.pods, wanted))
 
-    def verdicts(self) -> list[tuple[NodeView, Verdict]]:
-        """Every node that waits, judged by what is known now."""
+    async def judge(self) -> list[tuple[NodeView, Verdict]]:
+        """Judge every node that waits by what is known now; in slices, since a storm may be thousands."""
+        found: dict[str, tuple[NodeView, Verdict]] = {}
+        waiting = self.waiting()
+        for begin in range(0, len(waiting), SLICE):
+            spec = self.spec
+            if spec is None:
+                break
+            now = self._clock.now()
+            for each in self._facts_of(waiting[begin : begin + SLICE]):
+                found[each.node.uid] = (each.node, preflight(each, spec, now))
+            await self._clock.sleep(0)
+        self._judged = found
+        return list(found.values())
+
+    def _verdicts(self) -> list[tuple[NodeView, Verdict]]:
+        """As they were judged last; whoever has changed since is judged anew."""
         spec, now = self.spec, self._clock.now()
         if spec is None:
             return []
-        return [(each.node, preflight(each, spec, now)) for each in self._facts_of(self.waiting())]
+        found, changed = [], []
+        for node in self.waiting():
+            known = self._judged.get(node.uid)
+            if known is not None and known[0] is node:
+                found.append(known)
+            else:
+                changed.append(node)
+        return [*found, *((each.node, preflight(each, spec, now)) for each in self._facts_of(changed))]
 
     def _facts_of(self, nodes: Sequence[NodeView]) -> list[Facts]:
         faults = self._faults()
@@ -250,7 +289,7 @@ class Newcomers:
         self.landed = {uid: at for uid, at in self.landed.items() if uid in paid}
         away = machines_away(fleet.ledgers, fleet.runs.values())
         newcomers = []
-        for node, verdict in self.verdicts():
+        for node, verdict in self._verdicts():
             pool = self._pool(node)
             name = pool.metadata.name if pool is not None else ""
             missing = away[name] + len(fleet.census.out(name)) if pool is not None else 0

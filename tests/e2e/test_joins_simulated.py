@@ -30,6 +30,8 @@ RATE = {"count": 20, "per": "1m", "burst": BURST}
 LIMIT = Joins(gate=GATE_KEY, count=20, seconds=60.0, burst=BURST, proof=PREFLIGHT)
 RULES = ("S5", "S12", "S18", "S19", "S19b", "S22", "L9")
 
+pytestmark = pytest.mark.timeout(240)
+
 Story = Callable[["Storm"], Coroutine[Any, Any, None]]
 
 
