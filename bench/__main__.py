@@ -31,6 +31,7 @@ from bench import (
     report,
     scrape,
     simulated_fleet,
+    simulated_joins,
     watch_ingest,
     watch_trouble,
     writes_per_run,
@@ -111,6 +112,11 @@ FIGURES: Final[Mapping[str, Figure]] = MappingProxyType(
         "simulated_fleet": Figure(
             "A fleet on the simulator, with one controller, by its size.",
             partial(simulated_fleet.measure, sizes=(1_000, 10_000)),
+            large=True,
+        ),
+        "simulated_joins": Figure(
+            "10,000 nodes that join in storms of 500 while leaders die, on the simulator.",
+            partial(simulated_joins.measure, joining=10_000),
             large=True,
         ),
         "watch_trouble": Figure(

@@ -72,6 +72,7 @@ class Release(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=T
 
     node: Annotated[str, Meta(max_length=253)]
     uid: Annotated[str, Meta(max_length=36)]
+    pool: PoolName = ""
     at: Time
 
 

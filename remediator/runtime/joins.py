@@ -202,8 +202,6 @@ class Joins:
         action, written = await self._patch(
             node, patches.open_gate(node, self._newcomers.status.gate, mark), "open"
         )
-        if written.outcome is Outcome.APPLIED:
-            self._newcomers.landed[node.uid] = self._clock.now()  # before the watch shows it: buckets wait
         await self._seen(action, written)
         if written.outcome is not Outcome.APPLIED:
             return

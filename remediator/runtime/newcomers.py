@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from typing import Final
 
 from msgspec import UNSET
@@ -51,7 +50,6 @@ class Newcomers:
         self._judged: dict[str, tuple[NodeView, Verdict]] = {}  # by uid, as of the last look
         self._looks: dict[str, tuple[float, str]] = {}  # uid -> when its pods were listed, what lacks
         self.audited: dict[str, None] = {}  # uids that Audit would have let in by now
-        self.landed: dict[str, datetime] = {}  # uids of Nodes that we have let in: they had landed by then
         self.brake: Callable[[], float] = lambda: 1.0
 
     # -- what is in force
@@ -285,8 +283,6 @@ class Newcomers:
         spec = self.spec
         if spec is None:
             return None
-        paid = {release.uid for release in self.status.releasing}
-        self.landed = {uid: at for uid, at in self.landed.items() if uid in paid}
         away = machines_away(fleet.ledgers, fleet.runs.values())
         newcomers = []
         for node, verdict in self._verdicts():
@@ -312,7 +308,6 @@ class Newcomers:
                 brake=self.brake(),
                 closed=self._closed(fleet),
             ),
-            landed=self.landed,
         )
 
     def _settling(self, fleet: FleetView) -> Mapping[str, int]:

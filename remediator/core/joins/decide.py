@@ -8,6 +8,7 @@ nobody else is let in, and no bucket fills: that is what makes the limit exact o
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
@@ -17,7 +18,7 @@ from msgspec.structs import replace
 
 from remediator.core.joins.forecast import expected_s
 from remediator.core.joins.gate import is_gated, read_mark
-from remediator.core.joins.limiter import Limiter, Standing, Stop, rebased
+from remediator.core.joins.limiter import Limiter, Standing, Stop, limits_of, rebased, settled
 from remediator.core.joins.preflight import PREFLIGHT, Verdict
 from remediator.core.serving import not_serving
 from remediator.model.instant import read_instant, write_instant
@@ -60,8 +61,7 @@ class JoinsView(Struct, frozen=True):
     """What one decision is made from, read at one instant.
 
     ``newcomers`` are all nodes whose gate is shut, or in Audit would be; ``gated`` the names of all that
-    carry the taint in force; ``names`` maps the uids of live Nodes to names. ``landed`` has the uids of
-    Nodes whose gate we know to have opened, each with a time by which it had.
+    carry the taint in force; ``names`` maps the uids of live Nodes to names.
     """
 
     now: datetime
@@ -75,7 +75,6 @@ class JoinsView(Struct, frozen=True):
     names: Mapping[str, str]
     nodes: Mapping[str, NodeView]
     standing: Standing
-    landed: Mapping[str, datetime] = {}
 
 
 class Place(Struct, frozen=True):
@@ -114,7 +113,9 @@ def decide_joins(view: JoinsView) -> JoinsDecision:
             stop = Stop("Releasing", f"{RELEASING_MAX} nodes at once are the most")
         if stop is None:
             limiter.take(each.pool)
-            released.append(Release(node=each.node.name, uid=each.node.uid, at=write_instant(view.now)))
+            released.append(
+                Release(node=each.node.name, uid=each.node.uid, pool=each.pool, at=write_instant(view.now))
+            )
         queue.append(Place(each, number, stop))
     if released:
         on_the_way = tuple(released) if view.mode == "Enforce" else ()
@@ -144,11 +145,7 @@ def proven(node: NodeView) -> bool:
 
 
 def opened(view: JoinsView) -> JoinsStatus:
-    """The books before anybody is judged.
-
-    What has landed, or will never land, is struck off. Then buckets fill from the moment on by which all of
-    it had landed, as far as we know it, and else from now on; so they do where another leader wrote them.
-    """
+    """The books before anybody is judged: what has landed, or will never land, is struck off."""
     status = view.status
     if status.mode != view.mode or not status.since:
         status = replace(
@@ -157,18 +154,15 @@ def opened(view: JoinsView) -> JoinsStatus:
     elif status.gate != view.spec.gate and not view.gated:
         status = replace(status, gate=view.spec.gate, since=write_instant(view.now))
     on_the_way = tuple(each for each in status.releasing if _on_the_way(each, view, status.gate))
-    if on_the_way != view.status.releasing or status.term != view.term:
-        rates = rebased(status.rates, _filling_since(view, on_the_way))
-        status = replace(status, rates=rates, releasing=on_the_way, term=view.term)
+    if status.term != view.term:
+        # Two leaders, two clocks: what would have filled since the other wrote is given up.
+        return replace(status, rates=rebased(status.rates, view.now), releasing=on_the_way, term=view.term)
+    if on_the_way != view.status.releasing:
+        paid = Counter(each.pool for each in view.status.releasing)
+        paid[""] = len(view.status.releasing)
+        rates = settled(status.rates, limits_of(view.spec, view.pools), paid, view.standing)
+        status = replace(status, rates=rates, releasing=on_the_way)
     return status
-
-
-def _filling_since(view: JoinsView, on_the_way: tuple[Release, ...]) -> datetime:
-    """The earliest moment after which no token that is paid can have opened a gate."""
-    times = [view.landed.get(release.uid, view.now) for release in view.status.releasing]
-    if on_the_way or not times or view.status.term != view.term:
-        return view.now
-    return min(view.now, max(times))
 
 
 def _on_the_way(release: Release, view: JoinsView, gate: str) -> bool:

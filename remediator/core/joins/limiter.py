@@ -1,8 +1,9 @@
 """How many nodes may be let in now: token buckets, the growth rule, and how many may settle at once. Pure.
 
-The limit is exact: in no window of any length are more let in than ``burst + rate * window``. What makes it
-so is that a bucket does not fill while a release that it paid for is on its way, nor in a gap between two
-leaders, so that a token is never worth more than the moment at which its node was really let in.
+The limit is exact: in no window of any length are more let in than ``burst + rate * window``, whenever the
+patches land that open the gates. A bucket fills while they are on their way, but counts as full without
+the tokens of those: it is where it would be had they landed at the last moment. Nothing fills in a gap
+between two leaders, whose clocks may differ.
 """
 
 from __future__ import annotations
@@ -62,28 +63,21 @@ class Limiter:
     ) -> None:
         self._spec = spec
         self._standing = standing
-        self._rates = {"": spec.rate, **_own_rates(pools)}
+        self._rates = limits_of(spec, pools)
         self._most = {
             pool: each.joins.max_initialising
             for pool, each in pools.items()
             if each.joins is not UNSET and each.joins.max_initialising is not UNSET
         }
         stored = {each.pool: each for each in rates}
-        self._levels = {pool: self._level(pool, stored.get(pool)) for pool in self._rates}
+        self._levels = {
+            pool: _level(rate, stored.get(pool), standing.now, standing.brake)
+            for pool, rate in self._rates.items()
+        }
         self._settling = dict(standing.settling)
         self._window = seconds(spec.growth.within)
         self._let_in = _recent(let_in, standing.now, self._window)
         self._taken = 0
-
-    def _level(self, pool: str, stored: JoinRate | None) -> float:
-        rate, state = self._rates[pool], None
-        if stored is not None:
-            state = RateState(scope="joins", tokens=stored.tokens, at=stored.at)
-        slowed = level(rate, state, self._standing.now)
-        if state is not None and self._standing.brake < 1.0:
-            filled = max(0.0, slowed - state.tokens)
-            slowed = state.tokens + filled * self._standing.brake
-        return slowed
 
     def stop(self, pool: str) -> Stop | None:
         """Why no node of this pool is let in now, or None."""
@@ -151,11 +145,7 @@ class Limiter:
 
     def rates(self) -> tuple[JoinRate, ...]:
         """The buckets as they stand now, to be stored."""
-        at = write_instant(self._standing.now)
-        return tuple(
-            JoinRate(pool=pool, tokens=math.floor(tokens * _DIGITS) / _DIGITS, at=at)
-            for pool, tokens in sorted(self._levels.items())
-        )
+        return _stored(self._levels, self._standing.now)
 
     def let_in(self) -> tuple[Slot, ...]:
         """The growth window with those of this pass, to be stored."""
@@ -178,12 +168,51 @@ def per_minute(rate: Rate) -> float:
     return rate.count * 60.0 / seconds(rate.per)
 
 
-def _own_rates(pools: Mapping[str, PoolSpec]) -> dict[str, Rate]:
-    return {
-        name: pool.joins.rate
-        for name, pool in pools.items()
-        if pool.joins is not UNSET and pool.joins.rate is not UNSET
-    }
+def settled(
+    rates: tuple[JoinRate, ...],
+    limits: Mapping[str, Rate],
+    on_the_way: Mapping[str, int],
+    standing: Standing,
+) -> tuple[JoinRate, ...]:
+    """The buckets now that some of what they paid for has landed.
+
+    Args:
+        rates: as they were stored.
+        limits: of each bucket that there is.
+        on_the_way: how many each has paid for that had not landed by then.
+        standing: this instant.
+    """
+    levels = {}
+    for each in rates:
+        rate = limits.get(each.pool)
+        if rate is not None:
+            most = float(rate.burst - on_the_way.get(each.pool, 0))
+            levels[each.pool] = min(most, _level(rate, each, standing.now, standing.brake))
+    return _stored(levels, standing.now)
+
+
+def limits_of(spec: JoinsSpec, pools: Mapping[str, PoolSpec]) -> dict[str, Rate]:
+    """The rate of each bucket, by pool; that of the cluster under the empty name."""
+    found = {"": spec.rate}
+    for name, pool in pools.items():
+        if pool.joins is not UNSET and pool.joins.rate is not UNSET:
+            found[name] = pool.joins.rate
+    return found
+
+
+def _level(rate: Rate, stored: JoinRate | None, now: datetime, brake: float) -> float:
+    if stored is None:
+        return float(rate.burst)
+    full = level(rate, RateState(scope="joins", tokens=stored.tokens, at=stored.at), now)
+    return stored.tokens + (full - stored.tokens) * brake if full > stored.tokens else full
+
+
+def _stored(levels: Mapping[str, float], now: datetime) -> tuple[JoinRate, ...]:
+    at = write_instant(now)
+    return tuple(
+        JoinRate(pool=pool, tokens=math.floor(tokens * _DIGITS) / _DIGITS, at=at)
+        for pool, tokens in sorted(levels.items())
+    )
 
 
 def _recent(slots: tuple[Slot, ...], now: datetime, window_s: int) -> tuple[Slot, ...]:

@@ -8,14 +8,14 @@ import pytest
 from remediator.core.joins.decide import Rank, decide_joins, rank_of, settles
 from remediator.core.joins.gate import write_mark
 from remediator.core.joins.preflight import PREFLIGHT, Verdict
-from remediator.model.joins import JoinRate, JoinsSpec, Release
+from remediator.model.joins import JoinRate, JoinsSpec, PoolJoins, Release
 from remediator.model.keys import ANNOTATION_JOINED
 from remediator.model.meta import Rate
 from tests.unit.core.builders import T0, a_node, a_pool, at, text
 from tests.unit.core.joins.builders import a_look, a_newcomer, books, new_node, stops
 
 ONE = JoinsSpec(mode="Enforce", rate=Rate(count=1, per="1m", burst=1))
-PAID = Release(node="gpu-1", uid="uid-gpu-1", at=text(0))
+PAID = Release(node="gpu-1", uid="uid-gpu-1", pool="train", at=text(0))
 
 
 def order_of(look) -> list[str]:
@@ -88,16 +88,37 @@ def test_nobody_else_is_let_in_while_one_is_on_its_way():
     assert [stops(place.stop).reason for place in decision.queue] == ["Releasing", "Releasing"]
 
 
-def test_a_release_that_has_landed_frees_the_books_and_fills_no_bucket():
-    """What would have filled while it was on its way is given up."""
+@pytest.mark.parametrize(("after_s", "tokens"), [(0, 0.25), (15, 0.5), (60, 1.0), (6_000, 1.0)])
+def test_a_release_that_has_landed_frees_the_books(after_s, tokens):
+    """The bucket has filled meanwhile, but not past where it is full after a gate that opened just now."""
     inside = a_node("gpu-1", annotations={ANNOTATION_JOINED: write_mark("uid-gpu-1", T0)})
     stored = books(releasing=(PAID,), rates=(JoinRate(tokens=0.25, at=text(0)),))
+    spec = JoinsSpec(mode="Enforce", rate=Rate(count=1, per="1m", burst=2))
 
-    decision = decide_joins(a_look([], others=[inside], status=stored, now=at(600)))
+    decision = decide_joins(a_look([], others=[inside], spec=spec, status=stored, now=at(after_s)))
 
-    assert decision.status.releasing == ()
-    assert decision.status.rates == (JoinRate(tokens=0.25, at=text(600)),)
     assert decision.changed
+    assert decision.status.releasing == ()
+    assert decision.status.rates == (JoinRate(tokens=tokens, at=text(after_s)),)
+
+
+def test_what_is_still_on_its_way_counts_against_the_full_bucket_too():
+    """It may land at any moment: until then no more than the rest may pile up. Of its own pool as well."""
+    inside = a_node("gpu-1", annotations={ANNOTATION_JOINED: write_mark("uid-gpu-1", T0)})
+    late = Release(node="gpu-2", uid="uid-gpu-2", pool="other", at=text(0))
+    rates = tuple(JoinRate(pool=pool, tokens=0.0, at=text(0)) for pool in ("", "other", "train"))
+    own = PoolJoins(rate=Rate(count=1, per="1s", burst=3))
+    pools = {name: a_pool(name, joins=own).spec for name in ("train", "other")}
+    spec = JoinsSpec(mode="Enforce", rate=Rate(count=1, per="1s", burst=5))
+    stored = books(releasing=(PAID, late), rates=rates)
+
+    look = a_look(
+        [a_newcomer(new_node("gpu-2"))], others=[inside], spec=spec, pools=pools, status=stored, now=at(600)
+    )
+    decision = decide_joins(look)
+
+    assert decision.status.releasing == (late,)
+    assert {each.pool: each.tokens for each in decision.status.rates} == {"": 3.0, "other": 2.0, "train": 2.0}
 
 
 @pytest.mark.parametrize(
