@@ -169,6 +169,7 @@ class Controller:
         parts.fleet.decide_joins = parts.joins.decide
         parts.fleet.on_joins = parts.joins.recorded
         parts.joins.on_proof = parts.fleet.wake
+        parts.joins.blind = parts.health.blind
         parts.scout.blind = parts.health.blind
         parts.workers.blind = parts.health.blind
         parts.logbook.leading = lambda: self.leading

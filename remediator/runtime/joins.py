@@ -71,6 +71,7 @@ class Joins:
         self._failures = 0  # looks in a row that failed
         self.queue: tuple[Place, ...] = ()
         self.on_proof: Callable[[], None] = lambda: None
+        self.blind: Callable[[], str] = lambda: ""
         self.term = 0
 
     def node_changed(self, name: str, after: NodeView | None) -> None:
@@ -148,7 +149,7 @@ class Joins:
         """
         found = self._newcomers
         found.reindex()
-        if found.spec is None or self._world.caches.missing() or not found:
+        if found.spec is None or self._world.caches.missing() or not found or self.blind():
             return
         await found.look_at_pods()
         verdicts = await found.judge()

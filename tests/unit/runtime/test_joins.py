@@ -101,6 +101,23 @@ async def test_a_patch_whose_reply_is_lost_is_found_by_looking():
     assert books(rig).rates[0].tokens == 9.0
 
 
+async def test_nothing_opens_while_we_are_blind():
+    """Also not what is paid: the node may be another one by now."""
+    rig = await a_rig()
+    arrive(rig, "new")
+    await rig.finish(rig.joins.once())
+    await rig.fleet_pass()
+    rig.clock.stand_still(200)
+    assert rig.health.blind()
+    await look(rig)
+    assert not is_in(rig, "new")
+
+    rig.fresh()
+    await look(rig)
+
+    assert is_in(rig, "new")
+
+
 async def test_a_node_that_turns_bad_after_it_was_paid_stays_shut():
     """Its token is lost, and the next one goes in."""
     rig = await a_rig()
