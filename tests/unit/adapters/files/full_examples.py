@@ -107,6 +107,11 @@ def full_pool() -> Json:
     more: Json = {
         "maxMode": "Audit",
         "maxConcurrent": 2,
+        "joins": {
+            "rate": {"count": 2, "per": "1m", "burst": 1},
+            "maxInitialising": 5,
+            "daemonSets": ["kube-system/cni"],
+        },
         "pause": PAUSE,
         "hardwareClass": {"driver": "580.95"},
         "projection": {"annotations": {"example.com/note": "x"}, "taints": taints},
@@ -147,6 +152,15 @@ def full_policy() -> Json:
         "protectedPriorityClasses": ["train"],
         "servingTaints": ["example.com/pool"],
         "exporter": exporter,
+        "joins": {
+            "mode": "Enforce",
+            "gate": "example.com/joining",
+            "rate": {"count": 20, "per": "1m", "burst": 10},
+            "maxInitialising": 50,
+            "growth": {"percent": 10, "within": "10m", "above": 200},
+            "deadline": "30m",
+            "daemonSets": ["kube-system/cni"],
+        },
         "pause": PAUSE,
     }
     made = merged(a_policy(), {"spec": more})
