@@ -18,7 +18,7 @@ from remediator.app.settings import Settings
 from remediator.app.snapshot import Snapshot
 from remediator.core import patches
 from remediator.core.custody import run_named_by
-from remediator.core.joins.gate import EFFECT
+from remediator.core.joins.gate import is_gate
 from remediator.core.own_keys import keys_of
 from remediator.core.prior import Prior, parse_prior, read_prior
 from remediator.model.keys import GROUP, POLICY_NAME, TAINT_QUARANTINE
@@ -84,7 +84,7 @@ def _of_node(
     gate: str,
 ) -> NodeLeftover | None:
     def ours(taint: TaintView) -> bool:
-        return _our_taint(taint, kept) or (taint.key == gate and taint.effect == EFFECT)
+        return _our_taint(taint, kept) or is_gate(taint, gate)
 
     taints = tuple(each.key for each in node.taints if ours(each))
     labels = tuple(sorted(key for key in node.labels if _ours(key, kept)))

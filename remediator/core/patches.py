@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
+from remediator.core.joins.gate import EFFECT, is_gate
 from remediator.core.prior import Prior, write_prior
 from remediator.model.keys import (
     ANNOTATION_BECAUSE,
@@ -52,20 +53,14 @@ def quarantine(node: NodeView, *, mark: str, value: str, cordon: bool, prior: Pr
 
 def shut_gate(node: NodeView, key: str) -> Patch:
     """The join gate's taint, and nothing else."""
-    gate = Taint(key=key, effect="NoSchedule")
+    gate = Taint(key=key, effect=EFFECT)
     return {"spec": {"taints": _with(msgspec.Raw(node.taints_raw), (gate,))}}
 
 
 def open_gate(node: NodeView, key: str, mark: str) -> Patch:
     """The join gate's taint away, and the mark that this Node was let in: one patch."""
-
-    def is_gate(taint: TaintView) -> bool:
-        return taint.key == key and taint.effect == "NoSchedule"
-
-    return {
-        "metadata": {"annotations": {ANNOTATION_JOINED: mark}},
-        "spec": {"taints": without_taints(node.taints_raw, is_gate)},
-    }
+    taints = without_taints(node.taints_raw, lambda taint: is_gate(taint, key))
+    return {"metadata": {"annotations": {ANNOTATION_JOINED: mark}}, "spec": {"taints": taints}}
 
 
 def hand_over(spare: NodeView, *, pool: PoolSpec, buffer: PoolSpec) -> Patch:

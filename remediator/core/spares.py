@@ -90,8 +90,7 @@ def _other_hardware(spare: NodeView, leaver: NodeView, pool: PoolSpec) -> str | 
         return None
     if spare.gpus != wanted.gpus:
         return f"{spare.gpus} GPUs allocatable, the class has {wanted.gpus}"
-    keys = (*wanted.labels, wanted.driver) if wanted.driver else wanted.labels
-    for key in keys:
+    for key in wanted.compared:
         if spare.labels.get(key) != leaver.labels.get(key):
             return f"{key} {spare.labels.get(key, 'unset')}, the leaver has {leaver.labels.get(key, 'unset')}"
     return None

@@ -50,6 +50,11 @@ class HardwareClass(Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     labels: Annotated[tuple[QualifiedName, ...], Meta(max_length=16)] = ()
     driver: Annotated[str, Meta(max_length=317)] = ""
 
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Every label whose value is the same on two nodes of the class."""
+        return (*self.labels, self.driver) if self.driver else self.labels
+
 
 class TopologyLevel(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A label that names a domain; levels stand from the widest to the narrowest."""

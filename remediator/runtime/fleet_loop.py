@@ -34,6 +34,7 @@ from remediator.ports import Clock, Outcome, PolicyObject, Reader, Records, Refu
 from remediator.runtime.diagnosis import Diagnoses
 from remediator.runtime.report import Reporter
 from remediator.runtime.scout import Scout
+from remediator.runtime.together import news_or
 from remediator.runtime.witness import Witnesses
 from remediator.runtime.world import World
 
@@ -126,13 +127,7 @@ class FleetLoop:
                 continue
             gap_s = min(GAP_MOST_S, GAP_PER_NODE_S * len(self._world.caches.nodes))
             await self._clock.sleep(gap_s)
-            nap = asyncio.ensure_future(self._clock.sleep(max(0.0, pause_s - gap_s)))
-            wake = asyncio.ensure_future(self._wake.wait())
-            try:
-                await asyncio.wait((nap, wake), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                nap.cancel()
-                wake.cancel()
+            await news_or(self._wake, max(0.0, pause_s - gap_s), self._clock)
 
     def _conflict_pause_s(self) -> float:
         """None after the first: somebody has written in between. Then longer each time, as with failures.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import structlog
 
@@ -28,9 +28,9 @@ from remediator.ports import Clock, Outcome, Proofs, Telemetry, Writer, Written
 from remediator.runtime.events import Events
 from remediator.runtime.newcomers import Newcomers
 from remediator.runtime.replies import resource_version
+from remediator.runtime.together import news_or, spread
 from remediator.runtime.world import World
 
-T = TypeVar("T")
 BUSY_S: Final = 1.0
 IDLE_S: Final = 10.0
 GAP_S: Final = 0.02  # news of many nodes make one look
@@ -119,13 +119,7 @@ class Joins:
         while True:
             self._wake.clear()
             await self._clock.sleep(await self._turn())
-            nap = asyncio.ensure_future(self._clock.sleep(BUSY_S if self._newcomers else IDLE_S))
-            wake = asyncio.ensure_future(self._wake.wait())
-            try:
-                await asyncio.wait((nap, wake), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                nap.cancel()
-                wake.cancel()
+            await news_or(self._wake, BUSY_S if self._newcomers else IDLE_S, self._clock)
 
     async def _turn(self) -> float:
         """One look. Returns the seconds before which there is no other one, whatever the news."""
@@ -161,12 +155,12 @@ class Joins:
 
     async def _enforce(self, verdicts: list[tuple[NodeView, Verdict]]) -> None:
         absent = [node for node, gate in self._newcomers.standing() if gate is Gate.ABSENT]
-        await _spread(self._shut, absent)
-        await _spread(self._prove, [pair for pair in verdicts if self._worth_writing(*pair)])
+        await spread(self._shut, absent, at_once=AT_ONCE)
+        news = [pair for pair in verdicts if self._worth_writing(*pair)]
+        await spread(self._prove, news, at_once=AT_ONCE)
         paid = {release.uid for release in self._newcomers.status.releasing}
-        await _spread(
-            self._open, [node for node, told in verdicts if node.uid in paid and told.status == "True"]
-        )
+        fit = [node for node, verdict in verdicts if node.uid in paid and verdict.status == "True"]
+        await spread(self._open, fit, at_once=AT_ONCE)
 
     # -- writes
 
@@ -281,17 +275,3 @@ class Joins:
     def counted(self) -> Counter[str]:
         """How many nodes wait, by why."""
         return Counter(place.stop.reason for place in self.queue if place.stop is not None)
-
-
-async def _spread(work: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:
-    """Do all of them, a few at a time; what fails stops no other, and the first error is raised."""
-    turn = asyncio.Semaphore(AT_ONCE)
-
-    async def one(item: T) -> None:
-        async with turn:
-            await work(item)
-
-    ends = await asyncio.gather(*(one(item) for item in items), return_exceptions=True)
-    for error in ends:
-        if error is not None:
-            raise error

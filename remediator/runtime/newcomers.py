@@ -5,12 +5,11 @@ It decides nothing and writes nothing; ``Joins`` acts on it and the fleet pass r
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from remediator.core.joins.daemons import lacking
 from remediator.core.joins.decide import SETTLES_MAX, JoinsView, Newcomer, rank_of, settles
@@ -28,12 +27,21 @@ from remediator.model.pool import ResourcePool
 from remediator.model.views import NodeView
 from remediator.ports import Clock, Reader
 from remediator.runtime.diagnosis import Diagnoses
+from remediator.runtime.together import spread
 from remediator.runtime.world import World
 
 LOOKS_AT_ONCE: Final = 8
 LOOKS_MAX: Final = 64  # listings of pods in one turn
 LOOK_AGAIN_S: Final = 10.0
 SLICE: Final = 128  # nodes that are judged before the loop gets its turn
+
+
+class _Ruling(Struct, frozen=True):
+    """What policy and pools say of joins."""
+
+    spec: JoinsSpec | None
+    faults: tuple[str, ...]
+    enforced: bool
 
 
 class Newcomers:
@@ -44,6 +52,7 @@ class Newcomers:
         self._diagnoses = diagnoses
         self._reader = reader
         self._clock = clock
+        self._ruled: tuple[int, _Ruling] = (-1, _Ruling(None, (), enforced=False))
         self._watched: set[str] = set()
         self._gated: set[str] = set()
         self._rules: tuple[str, str] = ("", "")
@@ -57,22 +66,30 @@ class Newcomers:
     @property
     def spec(self) -> JoinsSpec | None:
         """How the policy lets nodes in; None: not at all, or in a way that can't be followed."""
-        spec = self._world.policy_spec.joins
-        if self._world.policy is None or spec is UNSET or spec.mode == "Disabled" or self.faults:
-            return None
-        return spec
+        return self._ruling.spec
 
     @property
     def faults(self) -> tuple[str, ...]:
         """Why the limits can't be followed, each with the fix."""
-        spec = self._world.policy_spec.joins
-        return () if spec is UNSET else faults_of_joins(spec, self._world.pools)
+        return self._ruling.faults
 
     @property
     def enforced(self) -> bool:
-        spec = self.spec
-        modes = {self._world.policy_spec.max_mode, spec.mode if spec is not None else "Disabled"}
-        return modes == {"Enforce"}
+        return self._ruling.enforced
+
+    @property
+    def _ruling(self) -> _Ruling:
+        """Asked of every node at every look; policy and pools change a few times a day."""
+        if self._ruled[0] != self._world.rulings:
+            self._ruled = (self._world.rulings, self._rule())
+        return self._ruled[1]
+
+    def _rule(self) -> _Ruling:
+        world, spec = self._world, self._world.policy_spec.joins
+        faults = () if spec is UNSET else faults_of_joins(spec, world.pools)
+        if world.policy is None or spec is UNSET or spec.mode == "Disabled" or faults:
+            return _Ruling(None, faults, enforced=False)
+        return _Ruling(spec, faults, enforced=spec.mode == world.policy_spec.max_mode == "Enforce")
 
     @property
     def status(self) -> JoinsStatus:
@@ -162,18 +179,9 @@ class Newcomers:
             if worth_a_look(each) and (looked is None or now - looked[0] >= LOOK_AGAIN_S):
                 due.append((looked[0] if looked is not None else 0.0, each.node))
         due.sort(key=lambda pair: (pair[0], pair[1].created_at, pair[1].name))
-        turn = asyncio.Semaphore(LOOKS_AT_ONCE)
-
-        async def look(node: NodeView) -> None:
-            async with turn:
-                await self._look(node)
-
-        ends = await asyncio.gather(*(look(node) for _, node in due[:LOOKS_MAX]), return_exceptions=True)
         alive = {each.node.uid for each in facts}
         self._looks = {uid: found for uid, found in self._looks.items() if uid in alive}
-        for error in ends:
-            if error is not None:
-                raise error
+        await spread(self._look, [node for _, node in due[:LOOKS_MAX]], at_once=LOOKS_AT_ONCE)
 
     async def _look(self, node: NodeView) -> None:
         listing = await self._reader.pods_of(node.name)
@@ -268,7 +276,7 @@ class Newcomers:
         return None if trouble is None else trouble.text
 
     def _pool(self, node: NodeView) -> ResourcePool | None:
-        return self._world.pools.get(self._world.census.home(node.name) or "")
+        return self._world.caches.pools.get(self._world.census.home(node.name) or "")
 
     def _member(self, pool: str) -> NodeView | None:
         """A member that serves, to compare hardware with; the first by name, so mostly the same one."""

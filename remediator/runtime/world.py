@@ -107,6 +107,7 @@ class World:
         self._playbooks: tuple[PlaybookInForce, ...] | None = None
         self._parsed: dict[str, PlaybookSpec] = {}
         self._vetoes: dict[str, tuple[str, str]] = {}  # machine -> until, who
+        self.rulings = 0  # how often policy, pools or playbooks have changed, for whoever keeps what they say
         self.gate = ""  # key of the join gate in force, as the census counts by it
         caches.nodes.subscribe(self._node_changed)
         caches.runs.subscribe(self._run_changed)
@@ -419,6 +420,7 @@ class World:
 
     def rebuild(self) -> None:
         """Count and file every node anew: pools, policy or identity rules have changed."""
+        self.rulings += 1
         self._count()
         nodes = self.caches.nodes.views()
         self._index.machines.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from datetime import datetime
 from typing import ClassVar, Final
 
@@ -35,9 +36,9 @@ class _Opens(NodeWrites):
             return None
         return self.tell(self.opened(record.staged_at, before.object, joins))
 
+    @abstractmethod
     def opened(self, at: datetime, node: Object, joins: Joins) -> str | None:
         """What is wrong with this node being let in."""
-        raise NotImplementedError
 
 
 class JoinLimit(_Opens):

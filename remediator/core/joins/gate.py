@@ -15,7 +15,7 @@ from msgspec import Struct
 from remediator.core.people import held
 from remediator.model.instant import read_instant, write_instant
 from remediator.model.keys import ANNOTATION_JOINED
-from remediator.model.views import NodeView
+from remediator.model.views import NodeView, TaintView
 
 EFFECT: Final = "NoSchedule"
 
@@ -57,8 +57,12 @@ def read_mark(node: NodeView) -> Mark | None:
         return Mark(uid, None)
 
 
+def is_gate(taint: TaintView, key: str) -> bool:
+    return taint.key == key and taint.effect == EFFECT
+
+
 def is_gated(node: NodeView, key: str) -> bool:
-    return any(taint.key == key and taint.effect == EFFECT for taint in node.taints)
+    return any(is_gate(taint, key) for taint in node.taints)
 
 
 def gate_of(node: NodeView, key: str, since: datetime, now: datetime) -> Gate:

@@ -74,6 +74,9 @@ class Limiter:
             pool: _level(rate, stored.get(pool), standing.now, standing.brake)
             for pool, rate in self._rates.items()
         }
+        self._per_s = {
+            pool: rate.count / seconds(rate.per) * standing.brake for pool, rate in self._rates.items()
+        }
         self._settling = dict(standing.settling)
         self._window = seconds(spec.growth.within)
         self._let_in = _recent(let_in, standing.now, self._window)
@@ -91,8 +94,7 @@ class Limiter:
         rate = self._rates.get(pool)
         if rate is None or self._levels[pool] >= 1.0:
             return None
-        per_s = rate.count / seconds(rate.per) * self._standing.brake
-        wait_s = (1.0 - self._levels[pool]) / per_s
+        wait_s = (1.0 - self._levels[pool]) / self._per_s[pool]
         slowed = f", slowed to {self._standing.brake:.0%}" if self._standing.brake < 1.0 else ""
         whose = f"pool {pool}" if pool else "the cluster"
         said = f"{rate.count} in {rate.per}, burst {rate.burst}, of {whose}{slowed}; next in {spoken(wait_s)}"
@@ -133,8 +135,7 @@ class Limiter:
 
     def per_s(self) -> Mapping[str, float]:
         """How fast each of them fills now."""
-        brake = self._standing.brake
-        return {pool: rate.count / seconds(rate.per) * brake for pool, rate in self._rates.items()}
+        return self._per_s
 
     def take(self, pool: str) -> None:
         """Let one in. The caller has seen that ``stop`` has no reason."""

@@ -121,8 +121,7 @@ def _hardware(facts: Facts) -> Finding:
     wanted = facts.pool.spec.hardware_class if facts.pool is not None else UNSET
     if wanted is UNSET:
         return None
-    keys = (*wanted.labels, wanted.driver) if wanted.driver else wanted.labels
-    for key in keys:
+    for key in wanted.compared:
         mine = facts.node.labels.get(key)
         if mine is None:
             return Verdict("Unknown", "HardwareUnknown", f"label {key} is not there yet")
